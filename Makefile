@@ -1,0 +1,60 @@
+# Every target works from a fresh clone. As root, what a Debian machine lacks is
+# installed; otherwise the target says which package is missing.
+
+MOUNT ?= /mnt/forever
+DATA  ?=
+FUZZTIME ?= 20s
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
+GO_BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
+NEED := internal/tools/need.sh
+
+.PHONY: all build mount umount demo test accept check generate fuzz bench clean
+
+all: build
+
+build:
+	$(GO_BUILD) -o bin/fsmount ./cmd/fsmount
+
+# Builds, makes the mount point, mounts. The first time this creates a volume and
+# shows its recovery phrase.
+mount: build
+	@$(NEED) fuse3:fusermount3
+	@mkdir -p "$(MOUNT)" || { echo "choose a directory of yours: make mount MOUNT=\$$HOME/forever" >&2; exit 1; }
+	bin/fsmount $(if $(DATA),--data "$(DATA)") --daemon "$(MOUNT)"
+	@echo "mounted at $(MOUNT); bin/fsmount umount $(MOUNT) ends it"
+
+umount: build
+	bin/fsmount umount "$(MOUNT)"
+
+# Two nodes on this machine and a story between them.
+demo: build
+	@$(NEED) fuse3:fusermount3
+	go run ./internal/demo -bin bin/fsmount
+
+test:
+	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git gcc:gcc libc6-dev:gcc
+	go test -race -shuffle=on -timeout 18m ./...
+
+# The same at the sizes that users meet; takes long and prints figures.
+accept:
+	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git
+	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h ./internal/accept/
+
+check:
+	@$(NEED) git:git protobuf-compiler:protoc
+	internal/tools/check.sh
+
+generate:
+	@$(NEED) protobuf-compiler:protoc
+	internal/tools/generate.sh
+
+# Every fuzz target for FUZZTIME.
+fuzz:
+	internal/tools/fuzz.sh $(FUZZTIME)
+
+bench:
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
+
+clean:
+	rm -rf bin

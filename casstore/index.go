@@ -1,0 +1,268 @@
+package casstore
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// loc is where a chunk's record lies.
+type loc struct {
+	pack uint32
+	off  int64 // of the record's header
+	size int   // of the chunk
+}
+
+// pos returns the position right after the record.
+func (l loc) pos() Position { return Position{l.pack, uint64(record{off: l.off, size: l.size}.end())} }
+
+const locSize = 16
+
+func (l loc) encode() []byte {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, locSize), l.pack)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.off))
+	return binary.BigEndian.AppendUint32(b, uint32(l.size))
+}
+
+func parseLoc(b []byte) (loc, error) {
+	if len(b) != locSize {
+		return loc{}, fmt.Errorf("index entry of %d bytes: %w", len(b), errIndexDamaged)
+	}
+	l := loc{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint64(b[4:])), int(binary.BigEndian.Uint32(b[12:]))}
+	if l.off < packHeaderSize || l.size <= 0 || l.size > MaxChunk {
+		return loc{}, fmt.Errorf("impossible index entry: %w", errIndexDamaged)
+	}
+	return l, nil
+}
+
+var errIndexDamaged = errors.New("casstore: index damaged; the next start makes it anew")
+
+// meta is what the index says about itself.
+type meta struct {
+	// cursor: every record before it is in the index, or was deleted.
+	cursor Position
+	// clean: nothing was ever appended behind the cursor.
+	clean  bool
+	chunks uint64 // entries
+	bytes  uint64 // of the chunks named by the entries
+}
+
+const (
+	metaVersion = 1
+	metaSize    = 2 + PositionSize + 16
+)
+
+func (m meta) encode() []byte {
+	b := []byte{metaVersion, 0}
+	if m.clean {
+		b[1] = 1
+	}
+	b = append(b, m.cursor.Bytes()...)
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, m.chunks), m.bytes)
+}
+
+func parseMeta(b []byte) (meta, error) {
+	if len(b) != metaSize || b[0] != metaVersion || b[1] > 1 {
+		return meta{}, fmt.Errorf("index header: %w", errIndexDamaged)
+	}
+	cursor, err := ParsePosition(b[2 : 2+PositionSize])
+	if err != nil {
+		return meta{}, err
+	}
+	rest := b[2+PositionSize:]
+	return meta{cursor, b[1] == 1, binary.BigEndian.Uint64(rest), binary.BigEndian.Uint64(rest[8:])}, nil
+}
+
+var metaKey = []byte{'m'}
+
+func entryKey(dst []byte, id chunk.ID) []byte { return append(append(dst, 'c'), id[:]...) }
+
+// index maps chunk IDs to places in packs. It has no log: what was not flushed
+// when the process ends is found again in the packs. Reads are safe for
+// concurrent use; writers take turns (Store.commitMu).
+type index struct {
+	db   *pebble.DB
+	meta meta
+	// damaged is set when pebble finds damage, be it on its own behalf.
+	damaged atomic.Bool
+}
+
+// openIndex opens or creates the index in dir.
+func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
+	x := &index{}
+	opts := &pebble.Options{
+		FS:                 fs,
+		DisableWAL:         true,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             indexLogger{log},
+		// Small: the kernel's page cache serves the rest.
+		CacheSize:         4 << 20,
+		MemTableSize:      2 << 20,
+		MaxOpenFiles:      64,
+		DisableTableStats: true,
+	}
+	for i := range opts.Levels {
+		// Most questions are about chunks that are not here.
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	// IDs do not compress.
+	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	opts.EventListener = &pebble.EventListener{
+		// Without this pebble ends the process; a damaged index is no reason to.
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			log.Error("chunk index is damaged", "file", info.Path)
+			x.damaged.Store(true)
+		},
+	}
+	var err error
+	if x.db, err = pebble.Open(dir, opts); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	if err := x.load(); err != nil {
+		return nil, errors.Join(err, x.db.Close())
+	}
+	return x, nil
+}
+
+func (x *index) load() error {
+	v, closer, err := x.db.Get(metaKey)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read index: %w", err)
+	}
+	x.meta, err = parseMeta(v)
+	return errors.Join(err, closer.Close())
+}
+
+// get returns where id lies, or ErrNotFound.
+func (x *index) get(id chunk.ID) (loc, error) {
+	var key [1 + chunk.IDSize]byte
+	v, closer, err := x.db.Get(entryKey(key[:0], id))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return loc{}, ErrNotFound
+	}
+	if pebble.IsCorruptionError(err) {
+		return loc{}, fmt.Errorf("%w: %w", errIndexDamaged, err)
+	}
+	if err != nil {
+		return loc{}, fmt.Errorf("read index: %w", err)
+	}
+	l, err := parseLoc(v)
+	return l, errors.Join(err, closer.Close())
+}
+
+// change is one atomic set of changes of the index.
+type change struct {
+	x    *index
+	b    *pebble.Batch
+	meta meta
+}
+
+func (x *index) begin() *change { return &change{x, x.db.NewBatch(), x.meta} }
+
+// set enters id at l. An ID may be set only once in a change.
+func (c *change) set(id chunk.ID, l loc) error {
+	if err := c.uncount(id); err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	c.meta.chunks++
+	c.meta.bytes += uint64(l.size)
+	return c.b.Set(entryKey(nil, id), l.encode(), nil)
+}
+
+// remove takes id out; ErrNotFound if it is not in.
+func (c *change) remove(id chunk.ID) error {
+	if err := c.uncount(id); err != nil {
+		return err
+	}
+	return c.b.Delete(entryKey(nil, id), nil)
+}
+
+func (c *change) uncount(id chunk.ID) error {
+	old, err := c.x.get(id)
+	if err != nil {
+		return err
+	}
+	c.meta.chunks--
+	c.meta.bytes -= uint64(old.size)
+	return nil
+}
+
+// commit applies the change.
+func (c *change) commit() error {
+	if err := c.b.Set(metaKey, c.meta.encode(), nil); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	if err := c.b.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	c.x.meta = c.meta
+	return nil
+}
+
+// abort drops the change.
+func (c *change) abort() error { return c.b.Close() }
+
+// flush makes every committed change durable.
+func (x *index) flush() error {
+	if err := x.db.Flush(); err != nil {
+		return fmt.Errorf("flush index: %w", err)
+	}
+	return nil
+}
+
+// scan calls fn for every entry in order of ID, from after on, until it
+// returns false.
+func (x *index) scan(after chunk.ID, fn func(chunk.ID, loc) bool) (err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: append(entryKey(nil, after), 0), UpperBound: []byte{'c' + 1}})
+	if err != nil {
+		return fmt.Errorf("scan index: %w", err)
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("scan index: %w", err)
+		}
+		l, err := parseLoc(v)
+		if err != nil {
+			return err
+		}
+		if len(it.Key()) != 1+chunk.IDSize {
+			return fmt.Errorf("index key of %d bytes: %w", len(it.Key()), errIndexDamaged)
+		}
+		if !fn(chunk.ID(it.Key()[1:]), l) {
+			return nil
+		}
+	}
+	return it.Error()
+}
+
+func (x *index) close() error {
+	if err := x.db.Close(); err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+// indexLogger passes on pebble's errors and drops its chatter.
+type indexLogger struct{ log hclog.Logger }
+
+func (l indexLogger) Infof(string, ...any) {}
+func (l indexLogger) Errorf(f string, args ...any) {
+	l.log.Error("chunk index: " + fmt.Sprintf(f, args...))
+}
+
+// Fatalf is called when the index cannot go on; pebble requires that it does
+// not return.
+func (l indexLogger) Fatalf(f string, args ...any) { panic("chunk index: " + fmt.Sprintf(f, args...)) }

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/foreverfs/forever/internal/control"
+	"github.com/foreverfs/forever/internal/fail"
+)
+
+const stdinout = "-" // as a file name: standard input or output
+
+func newPutCmd(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "put FILE PATH",
+		Short: "Copy a file into the tree; - is standard input",
+		Args:  usageArgs(cobra.ExactArgs(2)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			return runPut(ctx, g, args[0], args[1])
+		}).cobra(),
+	}
+}
+
+func runPut(ctx context.Context, g *globals, from, to string) error {
+	in, opts := g.in, control.PutOptions{Mode: 0o644}
+	if from != stdinout {
+		file, err := os.Open(from)
+		if err != nil {
+			return fileError(err)
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			return fileError(err)
+		}
+		if info.IsDir() {
+			return &fail.Error{Kind: fail.Path, Op: from + " is a directory", Next: "put copies single files"}
+		}
+		in, opts.Mode = file, uint32(info.Mode().Perm())
+	}
+	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+		return c.Put(ctx, to, opts, in)
+	})
+}
+
+func newGetCmd(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "get PATH [FILE]",
+		Short: "Copy a file out of the tree; - is standard output",
+		Args:  usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			to := path.Base(args[0])
+			if len(args) == 2 {
+				to = args[1]
+			}
+			return runGet(ctx, g, args[0], to)
+		}).cobra(),
+	}
+}
+
+func runGet(ctx context.Context, g *globals, from, to string) error {
+	if to == stdinout {
+		return runCat(ctx, g, from)
+	}
+	if info, err := os.Stat(to); err == nil && info.IsDir() {
+		to = filepath.Join(to, path.Base(from))
+	}
+	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+		return writeWhole(to, func(w io.Writer) error { return c.Get(ctx, from, w) })
+	})
+}
+
+// writeWhole makes a file appear under its name only when all of it is there.
+func writeWhole(name string, fill func(io.Writer) error) (err error) {
+	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
+	if err != nil {
+		return fileError(err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(tmp.Name()))
+		}
+	}()
+	err = fill(tmp)
+	if err == nil {
+		err = fileError(tmp.Chmod(0o644))
+	}
+	if err = errors.Join(err, tmp.Close()); err != nil {
+		return err
+	}
+	return fileError(os.Rename(tmp.Name(), name))
+}
+
+// fileError tells of a failure on a file outside the volume.
+func fileError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fail.Error{Kind: fail.Path, Op: err.Error()}
+}
+
+func newCatCmd(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cat PATH",
+		Short: "Write a file of the tree to standard output",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			return runCat(ctx, g, args[0])
+		}).cobra(),
+	}
+}
+
+func runCat(ctx context.Context, g *globals, from string) error {
+	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+		return c.Get(ctx, from, g.out)
+	})
+}
+
+func newLsCmd(g *globals) *cobra.Command {
+	var long bool
+	cmd := &cobra.Command{
+		Use:   "ls [PATH]",
+		Short: "List a directory of the tree",
+		Args:  usageArgs(cobra.MaximumNArgs(1)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			return runLs(ctx, g, append(args, "/")[0], long)
+		}).cobra(),
+	}
+	cmd.Flags().BoolVarP(&long, "long", "l", false, "with mode, size and time")
+	return cmd
+}
+
+func runLs(ctx context.Context, g *globals, dir string, long bool) error {
+	out := bufio.NewWriter(g.out)
+	err := withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+		return c.List(ctx, dir, func(e control.Entry) error {
+			_, err := fmt.Fprintln(out, entryLine(e, long))
+			return err
+		})
+	})
+	return errors.Join(err, out.Flush())
+}
+
+// entryLine shows one entry: a directory with a slash behind its name.
+func entryLine(e control.Entry, long bool) string {
+	name := e.Name
+	if e.Kind == "directory" {
+		name += "/"
+	}
+	if !long {
+		return name
+	}
+	if e.Target != "" {
+		name += " -> " + e.Target
+	}
+	letter := map[string]string{"directory": "d", "symlink": "l", "device": "b", "fifo": "p", "socket": "s"}[e.Kind]
+	if letter == "" {
+		letter = "-"
+	}
+	mode := os.FileMode(e.Mode & 0o777).String()[1:]
+	return fmt.Sprintf("%s%s %12d %s %s", letter, mode, e.Size, e.Mtime.Local().Format(time.DateTime), name)
+}
+
+func newRmCmd(g *globals) *cobra.Command {
+	var recursive bool
+	cmd := &cobra.Command{
+		Use:   "rm PATH",
+		Short: "Remove a file of the tree, or with -r a directory",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+				return c.Remove(ctx, args[0], recursive)
+			})
+		}).cobra(),
+	}
+	cmd.Flags().BoolVarP(&recursive, "recursive", "r", false, "remove a directory and all that is in it")
+	return cmd
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"io"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/spf13/pflag"
+
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/node"
+)
+
+// nodeOptions are the flags that mounting and serving share.
+type nodeOptions struct {
+	listen   string
+	join     string
+	readOnly bool
+	daemon   bool
+	logLevel string
+	logJSON  bool
+	readyFD  int
+}
+
+// mountOptions are what only a mount needs; point is empty for serve.
+type mountOptions struct {
+	point      string
+	allowOther bool
+}
+
+func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&o.listen, "listen", ":4747", "`HOST:PORT` where peers reach this node; port 0 picks a free one")
+	f.StringVar(&o.join, "join", "", "first use only: join the volume of `INVITE` instead of creating one")
+	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
+	f.BoolVar(&o.daemon, "daemon", false, "return as soon as the node is usable, and log to DIR/log")
+	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
+	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
+	f.IntVar(&o.readyFD, "ready-fd", 0, "descriptor a daemon reports on")
+	// Between a --daemon and its child only.
+	_ = f.MarkHidden("ready-fd")
+}
+
+// logger returns the node's logger.
+func (o *nodeOptions) logger(w io.Writer) (hclog.Logger, error) {
+	level := hclog.LevelFromString(o.logLevel)
+	if level == hclog.NoLevel {
+		return nil, &fail.Error{Kind: fail.Usage, Op: "log level " + o.logLevel + " is unknown",
+			Next: "use trace, debug, info, warn or error"}
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "forever", Level: level, Output: w, JSONFormat: o.logJSON}), nil
+}
+
+// config returns the configuration of the node in dir.
+func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
+	return node.Config{
+		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Logger: log,
+		Passphrase: passphrase, Version: versionString(),
+	}
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/node"
+)
+
+// runNode runs a node until it is told to end: with a mount if mount.point is
+// set. With --daemon it starts another process for that and returns when that
+// one is usable.
+func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOptions) error {
+	dir, err := g.dir()
+	if err != nil {
+		return err
+	}
+	log, err := opts.logger(g.err)
+	if err != nil {
+		return err
+	}
+	if opts.readyFD > 0 {
+		return runChild(ctx, opts, mount, opts.config(dir, log))
+	}
+	if err := checkBefore(dir, opts, mount); err != nil {
+		return err
+	}
+	if err := prepare(ctx, g, opts.config(dir, log), opts.join); err != nil {
+		return err
+	}
+	if opts.daemon {
+		return startDaemon(ctx, g, dir, opts, mount)
+	}
+	return serveNode(ctx, opts.config(dir, log), mount, func() error { return nil })
+}
+
+// checkBefore refuses what cannot work before anything is created.
+func checkBefore(dir string, opts *nodeOptions, mount *mountOptions) error {
+	if node.Running(dir) {
+		return &fail.Error{Kind: fail.InUse, Op: "data directory " + dir + " is in use by a running node",
+			Next: "talk to that node (fsmount status), end it, or choose another directory with --data"}
+	}
+	if mount.point == "" {
+		return nil
+	}
+	var err error
+	mount.point, err = node.PrepareMountpoint(mount.point, dir)
+	return err
+}
+
+// prepare makes the data directory hold a volume: it creates one, or joins that
+// of an invite, unless there is one already.
+func prepare(ctx context.Context, g *globals, cfg node.Config, invite string) error {
+	ready, err := node.Initialised(cfg.Dir)
+	switch {
+	case err != nil:
+		return err
+	case ready && invite != "":
+		return node.CheckJoined(cfg.Dir, invite)
+	case ready:
+		return nil
+	case invite != "":
+		return node.Join(ctx, cfg, invite)
+	}
+	return createVolume(ctx, g, cfg)
+}
+
+// createVolume creates a volume and shows its recovery phrase, this once.
+func createVolume(ctx context.Context, g *globals, cfg node.Config) error {
+	phrase, err := node.Create(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	return showPhrase(g, phrase)
+}
+
+func showPhrase(g *globals, phrase string) error {
+	fmt.Fprintln(g.err, "Recovery phrase: write it down and keep it off this machine. With it and one surviving")
+	fmt.Fprintln(g.err, "device everything can be recovered; it is shown this once and stored nowhere.")
+	if _, err := fmt.Fprintln(g.out, phrase); err != nil {
+		return fmt.Errorf("show recovery phrase: %w; mint a new one with fsmount key export", err)
+	}
+	return nil
+}
+
+// serveNode runs the node in this process until ctx is done or its mount goes.
+// ready is called once it is usable.
+func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready func() error) (err error) {
+	n, err := node.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	if mount.point != "" {
+		if err := n.Mount(node.MountConfig{Mountpoint: mount.point, AllowOther: mount.allowOther}); err != nil {
+			return err
+		}
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		cfg.Logger.Info("ending: told to by a signal")
+		return nil
+	case err := <-n.Done():
+		return err
+	}
+}
+
+// absolute makes the paths a child is given independent of its directory.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+// logFile opens the file a daemon logs to.
+func logFile(dir string) (*os.File, error) {
+	return os.OpenFile(filepath.Join(dir, node.LogName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+}

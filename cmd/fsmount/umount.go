@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/node"
+)
+
+// umountPatience is how long umount waits for the node to flush and leave.
+const umountPatience = time.Minute
+
+func newUmountCmd(*globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "umount MOUNTPOINT",
+		Short: "Unmount, and end the node behind the mount",
+		Args:  usageArgs(cobra.ExactArgs(1)),
+		RunE: runner(func(ctx context.Context, args []string) error {
+			return runUmount(ctx, args[0])
+		}).cobra(),
+	}
+}
+
+func runUmount(ctx context.Context, point string) error {
+	m, err := findMount(point)
+	if err != nil {
+		return err
+	}
+	err = node.Unmount(m.Mountpoint, false)
+	if errors.Is(err, syscall.EBUSY) {
+		return &fail.Error{Kind: fail.Mountpoint, Op: "mount point " + m.Mountpoint + " is in use by a program",
+			Next: "leave it and close its files (fuser -vm " + m.Mountpoint + " shows who)"}
+	}
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(umountPatience); node.Running(m.DataDir); {
+		if time.Now().After(deadline) {
+			return &fail.Error{Kind: fail.Timeout, Op: "unmounted, but the node in " + m.DataDir + " has not ended yet",
+				Next: "see its log"}
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// findMount finds one of our mounts by its path. It does not touch the mount,
+// which may be dead.
+func findMount(point string) (node.MountInfo, error) {
+	abs, err := filepath.Abs(point)
+	if err != nil {
+		return node.MountInfo{}, err
+	}
+	candidates := []string{abs}
+	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		candidates = append(candidates, filepath.Join(dir, filepath.Base(abs)))
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		candidates = append(candidates, real)
+	}
+	mounts, err := node.Mounts()
+	if err != nil {
+		return node.MountInfo{}, err
+	}
+	for _, m := range mounts {
+		for _, c := range candidates {
+			if m.Mountpoint == c {
+				return m, nil
+			}
+		}
+	}
+	return node.MountInfo{}, &fail.Error{Kind: fail.Mountpoint, Op: abs + " is not a mount of fsmount", Next: "findmnt -t fuse.forever lists them"}
+}

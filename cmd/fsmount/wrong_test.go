@@ -1,0 +1,273 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/foreverfs/forever/cipher"
+)
+
+func TestWrongCommandLines(t *testing.T) {
+	m := newMachine(t)
+	m.fails(2, "unknown flag", "--no-such-flag")
+	m.fails(2, "neither a command nor a directory", "statsu")
+	m.fails(2, "accepts", "join")
+	m.fails(2, "log level", "--log-level", "loud", m.mount)
+	m.fails(2, "expires", "invite", "--expires", "-1h")
+	m.fails(2, "negative", "wait", "--replicas", "-1")
+}
+
+func TestNoVolumeNoNode(t *testing.T) {
+	m := newMachine(t)
+	m.fails(3, "no volume", "ls")
+	m.fails(4, "no node runs", "status")
+	m.must("init")
+	m.fails(4, "no node runs", "invite")
+	m.fails(16, "already holds a volume", "init")
+	m.fails(12, "does not exist", "cat", "/nothing")
+	m.fails(12, "does not exist", "get", "/nothing")
+	m.fails(12, "no such file", "put", "/no/such/file", "x")
+	m.fails(12, "directory", "cat", "/")
+}
+
+func TestWrongDataDirectories(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	format := filepath.Join(m.data, "format")
+	old, err := os.ReadFile(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := strings.Replace(string(old), "version 1", "version 2", 1)
+	for text, words := range map[string]string{newer: "update fsmount", "rubbish": "damaged"} {
+		if err := os.WriteFile(format, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m.fails(6, words, "ls")
+		m.fails(6, words, "serve")
+		m.fails(6, words, "init")
+	}
+	if err := os.WriteFile(format, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.must("ls")
+	m.serve()
+	m.fails(5, "in use", "serve")
+	m.fails(5, "in use", "init")
+	m.fails(5, "in use", m.mount)
+	m.must("ls")
+}
+
+func TestForeignDataDirectory(t *testing.T) {
+	m := newMachine(t)
+	if err := os.MkdirAll(m.data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(m.data, "letters.txt"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(6, "no volume in it", "init")
+}
+
+func TestKeyFilePassphrase(t *testing.T) {
+	m := newMachine(t)
+	m.env = []string{passphraseEnv + "=correct horse"}
+	m.must("init")
+	m.must("ls")
+	m.env = []string{passphraseEnv + "=wrong horse"}
+	m.fails(14, "passphrase", "ls")
+	m.env = []string{passphraseEnv + "="}
+	m.fails(14, passphraseEnv, "ls")
+}
+
+func TestWrongMountPoints(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.fails(7, "does not exist", m.mount+"/missing")
+	file := filepath.Join(m.mount, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(7, "not empty", m.mount)
+	m.fails(7, "not a directory", file)
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(7, "mount point", "/proc")
+	m.fails(7, "not a mount of fsmount", "umount", m.mount)
+	if _, err := os.Stat(m.data); !os.IsNotExist(err) {
+		t.Errorf("a volume was created for a mount point that cannot be: %v", err)
+	}
+	m.env = []string{"PATH=" + t.TempDir()}
+	m.fails(8, "fuse3", m.mount)
+	m.env = nil
+
+	m.must("--daemon", "--listen", "127.0.0.1:0", m.mount)
+	t.Cleanup(func() { m.run(nil, "umount", m.mount) })
+	other := newMachine(t)
+	other.fails(7, "already a mount of the node in "+m.data, m.mount)
+	open, err := os.Create(filepath.Join(m.mount, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.fails(7, "in use by a program", "umount", m.mount)
+	if err := open.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.must("umount", m.mount)
+}
+
+func TestWrongListenAddress(t *testing.T) {
+	taken := listen(t, func(c net.Conn) { c.Close() })
+	m := newMachine(t)
+	m.must("init")
+	m.fails(17, "--listen", "serve", "--listen", taken)
+	m.fails(17, "--listen", "serve", "--daemon", "--listen", taken)
+	m.fails(17, "--listen", "serve", "--listen", "nonsense")
+}
+
+// changed returns an invite with something else in it.
+func changed(t *testing.T, line string, change func(*cipher.Invite)) string {
+	t.Helper()
+	inv, err := cipher.ParseInvite(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&inv)
+	return inv.String()
+}
+
+func TestWrongInvites(t *testing.T) {
+	a, b := newMachine(t), newMachine(t)
+	a.must("init")
+	a.serve()
+
+	b.fails(9, "invite", "join", "forever1-garbled")
+	b.fails(9, "invite", "join", "hello")
+	line := a.must("invite")
+	if strings.ContainsAny(line, " \n\t") {
+		t.Errorf("invite is not one word: %q", line)
+	}
+	b.fails(9, "invite", "join", line[:len(line)-2])
+	flipped := []byte(line)
+	flipped[len(flipped)/2] ^= 1
+	b.fails(9, "invite", "join", string(flipped))
+
+	short := a.must("invite", "--expires", "1s")
+	time.Sleep(1200 * time.Millisecond)
+	b.fails(9, "expired", "join", short)
+	// The clock of the inviter decides, whatever the line says.
+	b.fails(9, "expired", "join", changed(t, short, func(i *cipher.Invite) { i.Expires = time.Now().Add(time.Hour) }))
+
+	b.fails(9, "", "join", changed(t, line, func(i *cipher.Invite) { i.Secret[0] ^= 1 }))
+	b.fails(9, "volume", "join", changed(t, line, func(i *cipher.Invite) { i.Volume[0] ^= 1 }))
+	if _, err := os.Stat(filepath.Join(b.data, "key")); err == nil {
+		t.Error("a failed join left a key behind")
+	}
+
+	b.must("join", line)
+	c := newMachine(t)
+	c.fails(9, "used", "join", line)
+	b.fails(16, "already holds", "join", line)
+
+	d := newMachine(t)
+	d.must("init")
+	d.fails(16, "another volume", "serve", "--join", a.must("invite"))
+}
+
+// A device whose admission is forgotten, because the one that let it in was
+// restored from a backup, is refused and learns why.
+func TestUnknownDevice(t *testing.T) {
+	a, c := newMachine(t), newMachine(t)
+	a.must("init")
+	backup := filepath.Join(t.TempDir(), "backup")
+	if err := os.CopyFS(backup, os.DirFS(a.data)); err != nil {
+		t.Fatal(err)
+	}
+	a.serve()
+	line := a.must("invite")
+	inv, err := cipher.ParseInvite(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.must("join", line)
+	a.end()
+	if err := errors.Join(os.RemoveAll(a.data), os.Rename(backup, a.data)); err != nil {
+		t.Fatal(err)
+	}
+	a.serve("--listen", inv.Addrs[0])
+	c.serve()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		log, err := os.ReadFile(filepath.Join(c.data, "log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Count(string(log), "was not let in") == 1 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the refused device does not say so:\n%s", log)
+		}
+	}
+}
+
+func TestAddressesThatAreNoPeer(t *testing.T) {
+	a, b := newMachine(t), newMachine(t)
+	a.must("init")
+	a.serve()
+	line := a.must("invite")
+	to := func(addr string) string {
+		return changed(t, line, func(i *cipher.Invite) { i.Addrs = []string{addr} })
+	}
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	silent := listen(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	web := listen(t, func(c net.Conn) {
+		_, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		c.Close()
+	})
+	b.fails(10, gone.Addr().String(), "join", to(gone.Addr().String()))
+	b.fails(10, web, "join", to(web))
+	b.fails(10, silent, "join", to(silent))
+	b.fails(10, "", "join", changed(t, line, func(i *cipher.Invite) { i.Device[3] ^= 1 }))
+	b.must("join", line)
+}
+
+func TestFullDisk(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	if err := os.Mkdir(m.data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", m.data, "tmpfs", 0, "size=192m"); err != nil {
+		t.Skipf("no tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(m.data, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	m.must("init")
+	small := strings.Repeat("small ", 1000)
+	if r := m.run(strings.NewReader(small), "put", "-", "small"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	r := m.run(io.LimitReader(newNoise(), 300<<20), "put", "-", "large")
+	checkFailure(t, r, 13, "full", []string{"put"})
+	if got := m.run(nil, "cat", "small"); got.out != small {
+		t.Errorf("after the disk was full: %d bytes, %s", len(got.out), got.err)
+	}
+	if names := m.must("ls"); names != "small" {
+		t.Errorf("after the disk was full there is %q", names)
+	}
+}

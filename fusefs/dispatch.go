@@ -1,0 +1,283 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"bazil.org/fuse"
+
+	"github.com/foreverfs/forever/volume"
+)
+
+const (
+	// minWorkers read requests from the start.
+	minWorkers = 2
+	// maxIdle is how many workers may wait for requests; more would only take turns.
+	maxIdle = 3
+)
+
+// call is the request that a worker is at. Workers reuse theirs.
+type call struct {
+	s   *Server
+	ctx context.Context // ends when the kernel takes the request back or is gone
+	hdr *fuse.Header
+	// changes counts the invalidations before this request began.
+	changes  uint64
+	answered bool
+	scratch  [outHeaderSize + entryOutSize + openOutSize]byte
+}
+
+// startWorker adds a worker. The caller is a worker itself, or none has ended yet.
+func (s *Server) startWorker() {
+	s.idle.Add(1)
+	s.workers.Add(1)
+	go s.work()
+}
+
+// work reads and answers requests. It ends when the kernel has gone, or when
+// enough others are waiting.
+func (s *Server) work() {
+	defer s.workers.Done()
+	c := &call{s: s}
+	for {
+		req, err := s.conn.ReadRequest()
+		s.idle.Add(-1)
+		if err == nil {
+			s.do(c, req)
+		} else if s.readFailed(err) {
+			return
+		}
+		if s.idle.Add(1) > maxIdle {
+			s.idle.Add(-1)
+			return
+		}
+	}
+}
+
+func isGone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EPERM)
+}
+
+// do answers one request, whatever happens.
+func (s *Server) do(c *call, req fuse.Request) {
+	c.ctx, c.hdr, c.answered = s.ctx, req.Hdr(), false
+	c.changes = s.notes.changes.Load()
+	if mayWait(req) {
+		if s.idle.Load() == 0 {
+			s.startWorker()
+		}
+		defer s.register(c, req)()
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic in a request", "request", fmt.Sprintf("%T", req), "node", uint64(c.hdr.Node),
+				"panic", p, "stack", string(debug.Stack()))
+			c.fail(req, syscall.EIO)
+		}
+	}()
+	if s.observe != nil {
+		s.observe(req)
+	}
+	if err := c.dispatch(req); err != nil {
+		errno, known := classify(err)
+		if !known {
+			s.log.Warn("request failed", "request", fmt.Sprintf("%T", req), "node", uint64(c.hdr.Node), "error", err)
+		}
+		c.fail(req, errno)
+	}
+}
+
+// mayWait reports whether answering may wait for the network, the disk or room in memory.
+func mayWait(req fuse.Request) bool {
+	switch r := req.(type) {
+	case *fuse.ReadRequest:
+		return !r.Dir
+	case *fuse.WriteRequest, *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.ReleaseRequest,
+		*fuse.FAllocateRequest, *fuse.RenameRequest, *fuse.LinkRequest, *fuse.StatfsRequest:
+		return true
+	case *fuse.SetattrRequest:
+		return r.Valid.Size()
+	case *fuse.OpenRequest:
+		return r.Flags&fuse.OpenTruncate != 0
+	case *fuse.UnrecognizedRequest:
+		return r.Opcode == opRename2
+	}
+	return false
+}
+
+// dispatch carries out a request and answers it, or returns why not.
+func (c *call) dispatch(req fuse.Request) error {
+	switch r := req.(type) {
+	case *fuse.LookupRequest:
+		return c.lookup(r)
+	case *fuse.GetattrRequest:
+		return c.getattr(r)
+	case *fuse.ReadRequest:
+		if r.Dir {
+			return c.readdir(r)
+		}
+		return c.read(r)
+	case *fuse.WriteRequest:
+		return c.write(r)
+	case *fuse.OpenRequest:
+		if r.Dir {
+			return c.opendir(r)
+		}
+		return c.open(r)
+	case *fuse.CreateRequest:
+		return c.create(r)
+	case *fuse.FlushRequest:
+		return c.flush(r)
+	case *fuse.FsyncRequest:
+		return c.fsync(r)
+	case *fuse.ReleaseRequest:
+		return c.release(r)
+	case *fuse.ForgetRequest:
+		return c.forget(r)
+	case *fuse.BatchForgetRequest:
+		return c.batchForget(r)
+	case *fuse.InterruptRequest:
+		return c.interrupt(r)
+	}
+	return c.dispatchTree(req)
+}
+
+// dispatchTree goes on with what is asked less often.
+func (c *call) dispatchTree(req fuse.Request) error {
+	switch r := req.(type) {
+	case *fuse.SetattrRequest:
+		return c.setattr(r)
+	case *fuse.MkdirRequest:
+		return c.mkdir(r)
+	case *fuse.MknodRequest:
+		return c.mknod(r)
+	case *fuse.SymlinkRequest:
+		return c.symlink(r)
+	case *fuse.ReadlinkRequest:
+		return c.readlink(r)
+	case *fuse.LinkRequest:
+		return c.link(r)
+	case *fuse.RemoveRequest:
+		return c.remove(r)
+	case *fuse.RenameRequest:
+		return c.rename(r)
+	case *fuse.GetxattrRequest:
+		return c.getxattr(r)
+	case *fuse.ListxattrRequest:
+		return c.listxattr(r)
+	case *fuse.SetxattrRequest:
+		return c.setxattr(r)
+	case *fuse.RemovexattrRequest:
+		return c.removexattr(r)
+	case *fuse.StatfsRequest:
+		return c.statfs(r)
+	case *fuse.UnrecognizedRequest:
+		return c.unrecognized(r)
+	case *fuse.DestroyRequest:
+		c.answered = true
+		r.Respond()
+		return nil
+	}
+	return syscall.ENOSYS // the kernel does it itself, or without, and stops asking
+}
+
+// unrecognized does what bazil has no request for.
+func (c *call) unrecognized(r *fuse.UnrecognizedRequest) error {
+	switch r.Opcode {
+	case opRename2:
+		return c.rename2(r)
+	case opReaddirplus:
+		return c.readdirplus(r)
+	}
+	return syscall.ENOSYS
+}
+
+// fail answers with an errno unless there was an answer already.
+func (c *call) fail(req fuse.Request, errno syscall.Errno) {
+	if c.answered {
+		return
+	}
+	c.answered = true
+	switch req.(type) {
+	case *fuse.ForgetRequest, *fuse.BatchForgetRequest: // never answered
+		c.s.hatch.done(c.hdr)
+	default:
+		req.RespondError(errno)
+	}
+}
+
+// ok answers with nothing but success.
+func (c *call) ok(respond func()) error {
+	c.answered = true
+	respond()
+	return nil
+}
+
+// send answers with a message whose first outHeaderSize bytes are left for the
+// header. It fails if the kernel does not want the answer any more, and then knows
+// nothing of what is in it; the request counts as answered all the same.
+func (c *call) send(msg []byte) error {
+	putOutHeader(msg, c.hdr.ID, 0)
+	c.answered = true
+	err := c.s.writeMessage(msg)
+	c.s.hatch.done(c.hdr)
+	return err
+}
+
+// writeMessage writes one message to the kernel.
+func (s *Server) writeMessage(msg []byte) error {
+	_, err := syscall.Write(s.fd, msg)
+	return err
+}
+
+// sendAttr answers with attributes.
+func (c *call) sendAttr(a *volume.Attr) error {
+	msg := c.scratch[:outHeaderSize+attrOutSize]
+	c.s.notes.whileReplying(c.changes, func(fresh bool) {
+		putAttrOut(msg[outHeaderSize:], a, c.validity(fresh))
+		_ = c.send(msg) // nothing was given away that would have to be taken back
+	})
+	return nil
+}
+
+// sendEntry answers with an inode on which the volume took a reference.
+func (c *call) sendEntry(a *volume.Attr) error {
+	msg := c.scratch[:outHeaderSize+entryOutSize]
+	var err error
+	c.s.notes.whileReplying(c.changes, func(fresh bool) {
+		putEntryOut(msg[outHeaderSize:], a, c.validity(fresh))
+		err = c.send(msg)
+	})
+	if err != nil {
+		c.s.vol.Forget(a.Ino, 1)
+	}
+	return nil
+}
+
+// sendNoEntry answers that a name does not exist, which the kernel remembers.
+func (c *call) sendNoEntry() error {
+	msg := c.scratch[:outHeaderSize+entryOutSize]
+	c.s.notes.whileReplying(c.changes, func(fresh bool) {
+		putNoEntry(msg[outHeaderSize:], c.validity(fresh))
+		_ = c.send(msg)
+	})
+	return nil
+}
+
+// validity is how long the kernel may keep an answer.
+func (c *call) validity(fresh bool) time.Duration {
+	if !fresh {
+		return 0
+	}
+	return c.s.cfg.Validity
+}
+
+// caller is who asks.
+func (c *call) caller() volume.Caller {
+	return volume.Caller{UID: c.hdr.Uid, GID: c.hdr.Gid, PID: c.hdr.Pid}
+}

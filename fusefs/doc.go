@@ -1,0 +1,25 @@
+// Package fusefs shows a volume to the kernel through FUSE.
+//
+// It speaks bazil.org/fuse's connection with a dispatch of its own: a few
+// goroutines read requests and answer them in place, because handing a request to
+// another goroutine costs more than most requests do. Before one begins what may
+// wait (for the network, the disk or room in memory), it sees to it that another
+// goroutine is left reading.
+//
+// # What the kernel keeps
+//
+// Names, missing names, attributes and pages are cached by the kernel for as long
+// as it likes. Changes made through the mount are known to it; changes from
+// elsewhere reach it through Server.Notifier. A reply that was being worked out
+// while such a change came in is sent with no validity, so that nothing old stays.
+//
+// Notifications are written by two goroutines that are never inside a request.
+// One sends only those for which the kernel takes no lock that a
+// request may hold: attributes, and the epoch of all names. The other drops pages,
+// which may wait for reads under way, and on kernels before 6.16 names, which may
+// wait for the request that holds their directory.
+//
+// # Locks
+//
+// Order: notes.replying, then any of the others, which are leaves.
+package fusefs

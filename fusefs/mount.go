@@ -1,0 +1,217 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"bazil.org/fuse"
+)
+
+// Subtype makes mounts appear as "fuse.forever" in the list of mounts.
+const Subtype = "forever"
+
+// Why a mount fails, in a MountError.
+var (
+	// ErrMountpoint says that the mount point does not exist or is not a directory.
+	ErrMountpoint = errors.New("not an existing directory")
+	// ErrMountpointDead says that a mount is there whose program has gone.
+	ErrMountpointDead = errors.New("a dead mount is there")
+	// ErrMountpointBusy says that something is mounted there already.
+	ErrMountpointBusy = errors.New("something is mounted there already")
+	// ErrMountpointNotEmpty says that files are there which the mount would hide.
+	ErrMountpointNotEmpty = errors.New("the directory is not empty")
+	// ErrNoFusermount says that the program fusermount3 is missing.
+	ErrNoFusermount = errors.New("fusermount3 not found")
+	// ErrNoDevice says that /dev/fuse cannot be opened.
+	ErrNoDevice = errors.New("cannot open /dev/fuse")
+	// ErrAllowOther says that /etc/fuse.conf does not let this user admit others.
+	ErrAllowOther = errors.New("users other than root may not let others in")
+)
+
+// MountError says why nothing was mounted and what to do next.
+type MountError struct {
+	Mountpoint string
+	// Err is one of the errors above where the cause is known.
+	Err error
+	// Next is what to do about it, in words for a person.
+	Next string
+}
+
+func (e *MountError) Error() string {
+	return fmt.Sprintf("mount on %s: %v; %s", e.Mountpoint, e.Err, e.Next)
+}
+
+// Unwrap returns the cause.
+func (e *MountError) Unwrap() error { return e.Err }
+
+// Is has ErrMountpointBusy count as EBUSY too.
+func (e *MountError) Is(target error) bool {
+	return target == syscall.EBUSY && errors.Is(e.Err, ErrMountpointBusy) //nolint:errorlint // an errno is compared
+}
+
+// Mount mounts a volume. Programs that use the mount wait until Serve answers
+// them. The caller must call Serve, or Unmount and Serve. It fails with a *MountError,
+// having changed nothing.
+func Mount(cfg Config) (*Server, error) {
+	cfg.setDefaults()
+	h, err := newHatch()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMachine(cfg); err != nil {
+		return nil, err
+	}
+	if err := checkMountpoint(cfg.Mountpoint); err != nil {
+		return nil, err
+	}
+	if cfg.Mountpoint, err = filepath.Abs(cfg.Mountpoint); err != nil {
+		return nil, fmt.Errorf("find the mount point: %w", err)
+	}
+	conn, err := fuse.Mount(cfg.Mountpoint, mountOptions(cfg, h)...)
+	if err != nil {
+		return nil, &MountError{cfg.Mountpoint, err, "see what fusermount3 said above, and whether this machine can mount: ls -l /dev/fuse"}
+	}
+	s := &Server{
+		cfg: cfg, log: cfg.Logger, vol: cfg.Volume, conn: conn, hatch: h, fd: h.fd(conn),
+		notes: newNotes(), calls: map[fuse.RequestID]*waiter{}, done: make(chan struct{}), left: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.notes.epochs = s.incEpoch() == nil
+	s.minor = mountMinor(cfg.Mountpoint)
+	s.readFurtherAhead()
+	s.log.Debug("mounted", "mountpoint", cfg.Mountpoint, "protocol", conn.Protocol().String(), "epochs", s.notes.epochs)
+	return s, nil
+}
+
+// kernelReadAhead is how far the kernel reads ahead, in bytes, where it lets us say so.
+const kernelReadAhead = 1 << 20
+
+func mountOptions(cfg Config, h hatch) []fuse.MountOption {
+	opts := []fuse.MountOption{
+		fuse.FSName(cfg.FSName), fuse.Subtype(Subtype), fuse.DefaultPermissions(),
+		fuse.MaxReadahead(kernelReadAhead), fuse.AsyncRead(), fuse.MaxBackground(64), fuse.CongestionThreshold(48),
+		fuse.HandleKillPriv(),
+		// Without asynchronous direct I/O: its waits cannot be interrupted.
+		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto, fuse.InitAsyncDIO),
+	}
+	if cfg.AllowOther {
+		opts = append(opts, fuse.AllowOther())
+	}
+	if cfg.ReadOnly {
+		opts = append(opts, fuse.ReadOnly())
+	}
+	return opts
+}
+
+// checkMachine finds out why this machine, or user, cannot mount.
+func checkMachine(cfg Config) error {
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		return &MountError{cfg.Mountpoint, ErrNoFusermount, "install the package fuse3 (apt-get install fuse3)"}
+	}
+	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return &MountError{cfg.Mountpoint, fmt.Errorf("%w: %w", ErrNoDevice, err),
+			"load the module (modprobe fuse), or in a container pass the device in"}
+	}
+	dev.Close()
+	if cfg.AllowOther && os.Geteuid() != 0 && !userAllowOther() {
+		return &MountError{cfg.Mountpoint, ErrAllowOther, "add the line user_allow_other to /etc/fuse.conf"}
+	}
+	return nil
+}
+
+// userAllowOther reports whether /etc/fuse.conf has user_allow_other. If it
+// cannot be read, fusermount3 decides.
+func userAllowOther() bool {
+	conf, err := os.ReadFile("/etc/fuse.conf")
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist)
+	}
+	for line := range strings.Lines(string(conf)) {
+		if strings.TrimSpace(line) == "user_allow_other" {
+			return true
+		}
+	}
+	return false
+}
+
+// checkMountpoint refuses what should not be mounted over.
+func checkMountpoint(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return &MountError{path, ErrMountpointDead, "take it away: fusermount3 -u -z " + path}
+	case err != nil:
+		return &MountError{path, fmt.Errorf("%w: %w", ErrMountpoint, err), "make it: mkdir -p " + path}
+	case !info.IsDir():
+		return &MountError{path, ErrMountpoint, "choose a directory"}
+	case isMountpoint(path, info):
+		return &MountError{path, ErrMountpointBusy, "unmount it (fusermount3 -u " + path + ") or choose another directory"}
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return &MountError{path, fmt.Errorf("%w: %w", ErrMountpoint, err), "choose another directory"}
+	}
+	defer dir.Close()
+	if _, err := dir.Readdirnames(1); !errors.Is(err, io.EOF) {
+		return &MountError{path, ErrMountpointNotEmpty, "choose an empty directory"}
+	}
+	return nil
+}
+
+// isMountpoint reports whether path is on another device than the directory above it.
+func isMountpoint(path string, info os.FileInfo) bool {
+	above, err := os.Stat(filepath.Join(path, ".."))
+	if err != nil {
+		return false
+	}
+	a, ok1 := info.Sys().(*syscall.Stat_t)
+	b, ok2 := above.Sys().(*syscall.Stat_t)
+	return ok1 && ok2 && (a.Dev != b.Dev || a.Ino == b.Ino)
+}
+
+// mountMinor finds the minor device number of the mount at path, or 0. It does
+// not touch the mount, which nobody serves yet.
+func mountMinor(path string) uint32 {
+	if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(real, filepath.Base(path))
+	}
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return 0
+	}
+	var minor uint32
+	for line := range strings.Lines(string(info)) {
+		f := strings.Fields(line)
+		if len(f) < 5 || octal.Replace(f[4]) != path {
+			continue
+		}
+		var major, m uint32
+		if _, err := fmt.Sscanf(f[2], "%d:%d", &major, &m); err == nil && major == 0 {
+			minor = m // the last one lies on top
+		}
+	}
+	return minor
+}
+
+// octal undoes the escapes of /proc/self/mountinfo.
+var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// readFurtherAhead lifts the limit of 128 KiB that the kernel starts every mount
+// with. That takes root; without, reads stay as they are.
+func (s *Server) readFurtherAhead() {
+	if s.minor == 0 {
+		return
+	}
+	path := fmt.Sprintf("/sys/class/bdi/0:%d/read_ahead_kb", s.minor)
+	if err := os.WriteFile(path, fmt.Appendf(nil, "%d", kernelReadAhead>>10), 0); err != nil {
+		s.log.Debug("reading ahead stays at the kernel's default", "error", err)
+	}
+}

@@ -1,0 +1,215 @@
+package fusefs
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bazil.org/fuse"
+
+	"github.com/foreverfs/forever/volume"
+)
+
+// notes gathers what the kernel must be told of changes from elsewhere, and tells
+// it. What has not been told yet is kept once however often it changes.
+type notes struct {
+	// changes counts invalidations. It is moved with replying held, before the
+	// kernel is told: a reply that began before is either written by
+	// then, and overtaken by the notification, or says that it is not to be kept.
+	changes  atomic.Uint64
+	replying sync.RWMutex
+
+	mu      sync.Mutex
+	quick   pending
+	slow    pending
+	wake    chan struct{} // capacity 1; for the quick goroutine
+	wakeFar chan struct{} // capacity 1; for the slow one
+	epochs  bool          // the kernel knows epochs; set before start
+
+	listed atomic.Int64 // when the last READDIRPLUS was answered, in Unix nanoseconds
+}
+
+// echoDelay is when something is told again that may have reached the kernel
+// between an answer and its use there: no lock of ours covers that moment.
+const echoDelay = 20 * time.Millisecond
+
+var _ volume.Notifier = (*notes)(nil)
+
+// pending is what one goroutine has yet to tell.
+type pending struct {
+	inodes map[uint64]struct{}
+	names  map[entryName]struct{}
+	epoch  bool
+	// echoes and echoEpoch are told for the second and last time.
+	echoes    map[uint64]struct{}
+	echoEpoch bool
+}
+
+type entryName struct {
+	parent uint64
+	name   string
+}
+
+func (p *pending) addInode(ino uint64) {
+	if p.inodes == nil {
+		p.inodes = map[uint64]struct{}{}
+	}
+	p.inodes[ino] = struct{}{}
+}
+
+func newNotes() *notes {
+	return &notes{wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
+}
+
+// InvalidateAttr has the kernel ask again for the attributes of an inode.
+func (n *notes) InvalidateAttr(ino uint64) {
+	n.mu.Lock()
+	n.quick.addInode(ino)
+	n.mu.Unlock()
+	wake(n.wake)
+}
+
+// InvalidateContent has the kernel drop the pages of a file.
+func (n *notes) InvalidateContent(ino uint64) {
+	n.mu.Lock()
+	n.quick.addInode(ino)
+	n.slow.addInode(ino)
+	n.mu.Unlock()
+	wake(n.wake)
+	wake(n.wakeFar)
+}
+
+// InvalidateEntry has the kernel look up a name again, and ask for its directory's attributes.
+func (n *notes) InvalidateEntry(parent uint64, name string) {
+	n.mu.Lock()
+	n.quick.addInode(parent)
+	if n.epochs {
+		n.quick.epoch = true
+	} else {
+		if n.slow.names == nil {
+			n.slow.names = map[entryName]struct{}{}
+		}
+		n.slow.names[entryName{parent, name}] = struct{}{}
+	}
+	n.mu.Unlock()
+	wake(n.wake)
+	if !n.epochs {
+		wake(n.wakeFar)
+	}
+}
+
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what has gathered in p and starts it anew.
+func (n *notes) take(p *pending) pending {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	got := *p
+	*p = pending{}
+	return got
+}
+
+// whileReplying runs reply, which writes an answer to the kernel. fresh is
+// false if something was invalidated since changes was read.
+func (n *notes) whileReplying(changes uint64, reply func(fresh bool)) {
+	n.replying.RLock()
+	defer n.replying.RUnlock()
+	reply(n.changes.Load() == changes)
+}
+
+// moved makes replies under way worthless for caches.
+func (n *notes) moved() {
+	n.replying.Lock()
+	n.changes.Add(1)
+	n.replying.Unlock()
+}
+
+// start runs the two goroutines; stop ends them and waits.
+func (n *notes) start(s *Server) (stop func()) {
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	run := func(wake chan struct{}, tell func(*Server)) {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for {
+				select {
+				case <-quit:
+					return
+				case <-wake:
+					tell(s)
+				}
+			}
+		}()
+	}
+	run(n.wake, n.tellQuick)
+	run(n.wakeFar, n.tellSlow)
+	return func() { close(quit); wg.Wait() }
+}
+
+// tellQuick sends what takes no lock in the kernel. An error says that the kernel does
+// not know the inode, or is gone. It may be about to know it from an
+// answer that it has already: such inodes are told again.
+func (n *notes) tellQuick(s *Server) {
+	p := n.take(&n.quick)
+	n.moved()
+	var again pending
+	if p.epoch || p.echoEpoch {
+		_ = s.incEpoch()
+		// The kernel gives names from READDIRPLUS the epoch at which it enters them.
+		again.echoEpoch = p.epoch && time.Since(time.Unix(0, n.listed.Load())) < 5*echoDelay
+	}
+	for ino := range p.inodes {
+		if err := s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0); err != nil {
+			if again.echoes == nil {
+				again.echoes = map[uint64]struct{}{}
+			}
+			again.echoes[ino] = struct{}{}
+		}
+	}
+	for ino := range p.echoes {
+		_ = s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0)
+	}
+	if again.echoEpoch || again.echoes != nil {
+		time.AfterFunc(echoDelay, func() { n.echo(again) })
+	}
+}
+
+// echo has told again what is in p.
+func (n *notes) echo(p pending) {
+	n.mu.Lock()
+	n.quick.echoEpoch = n.quick.echoEpoch || p.echoEpoch
+	if n.quick.echoes == nil {
+		n.quick.echoes = p.echoes
+	} else {
+		maps.Copy(n.quick.echoes, p.echoes)
+	}
+	n.mu.Unlock()
+	wake(n.wake)
+}
+
+// tellSlow sends what may wait for requests under way.
+func (n *notes) tellSlow(s *Server) {
+	p := n.take(&n.slow)
+	n.moved()
+	for e := range p.names {
+		_ = s.conn.InvalidateEntry(fuse.NodeID(e.parent), e.name)
+	}
+	for ino := range p.inodes {
+		_ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0)
+	}
+}
+
+// incEpoch has every name that the kernel remembers, existing or not, looked up
+// again at its next use. Kernels before 6.16 refuse it.
+func (s *Server) incEpoch() error {
+	var msg [outHeaderSize]byte
+	putOutHeader(msg[:], 0, notifyIncEpoch)
+	return s.writeMessage(msg[:])
+}

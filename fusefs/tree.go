@@ -1,0 +1,214 @@
+package fusefs
+
+import (
+	"errors"
+	"math"
+	"syscall"
+
+	"bazil.org/fuse"
+
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/volume"
+)
+
+func (c *call) lookup(r *fuse.LookupRequest) error {
+	if len(r.Name) > namespace.MaxName {
+		return syscall.ENAMETOOLONG // "does not exist" would be as true, but is not what programs expect
+	}
+	a, err := c.s.vol.Lookup(c.ctx, uint64(r.Node), r.Name)
+	if errors.Is(err, namespace.ErrNotExist) {
+		return c.sendNoEntry()
+	}
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(&a)
+}
+
+func (c *call) forget(r *fuse.ForgetRequest) error {
+	c.s.vol.Forget(uint64(r.Node), r.N)
+	return c.ok(r.Respond)
+}
+
+func (c *call) batchForget(r *fuse.BatchForgetRequest) error {
+	for _, f := range r.Forget {
+		c.s.vol.Forget(uint64(f.NodeID), f.N)
+	}
+	return c.ok(r.Respond)
+}
+
+func (c *call) getattr(r *fuse.GetattrRequest) error {
+	a, err := c.s.vol.Getattr(c.ctx, uint64(r.Node))
+	if err != nil {
+		return err
+	}
+	return c.sendAttr(&a)
+}
+
+// setattrBits pairs the kernel's bits with the volume's.
+var setattrBits = []struct {
+	kernel fuse.SetattrValid
+	volume volume.SetAttrMask
+}{
+	{fuse.SetattrMode, volume.SetMode},
+	{fuse.SetattrUid, volume.SetUID},
+	{fuse.SetattrGid, volume.SetGID},
+	{fuse.SetattrSize, volume.SetSize},
+	{fuse.SetattrAtime, volume.SetAtime},
+	{fuse.SetattrMtime, volume.SetMtime},
+	{fuse.SetattrAtimeNow, volume.SetAtimeNow},
+	{fuse.SetattrMtimeNow, volume.SetMtimeNow},
+}
+
+func (c *call) setattr(r *fuse.SetattrRequest) error {
+	if r.Size > math.MaxInt64 {
+		return syscall.EFBIG
+	}
+	set := volume.SetAttr{
+		Mode: permBits(r.Mode), UID: r.Uid, GID: r.Gid, Size: int64(r.Size),
+		Atime: r.Atime.UnixNano(), Mtime: r.Mtime.UnixNano(),
+	}
+	for _, b := range setattrBits {
+		if r.Valid&b.kernel != 0 {
+			set.Valid |= b.volume
+		}
+	}
+	ino := uint64(r.Node)
+	if r.Valid&(fuse.SetattrUid|fuse.SetattrGid) != 0 || r.Valid.SetattrKillSUIDGID() {
+		if err := c.dropPrivileges(ino, &set); err != nil {
+			return err
+		}
+	}
+	a, err := c.s.vol.Setattr(c.ctx, ino, set)
+	if err != nil {
+		return err
+	}
+	return c.sendAttr(&a)
+}
+
+// dropPrivileges adds to set that the file is no longer set-user-ID or
+// set-group-ID, as a new owner or new content asks for, and removes its capabilities.
+// The kernel leaves that to us, and in return does not ask for the capabilities
+// before each write.
+func (c *call) dropPrivileges(ino uint64, set *volume.SetAttr) error {
+	a, err := c.s.vol.Getattr(c.ctx, ino)
+	if err != nil {
+		return err
+	}
+	if a.Kind == namespace.KindDir {
+		return nil
+	}
+	if set.Valid&volume.SetMode == 0 {
+		if mode := withoutSetID(a.Mode); mode != a.Mode {
+			set.Valid, set.Mode = set.Valid|volume.SetMode, mode
+		}
+	}
+	return c.dropCapabilities(ino)
+}
+
+// withoutSetID clears the set-user-ID bit, and the set-group-ID bit where it
+// means that and not mandatory locking.
+func withoutSetID(mode uint32) uint32 {
+	mode &^= syscall.S_ISUID
+	if mode&syscall.S_IXGRP != 0 {
+		mode &^= syscall.S_ISGID
+	}
+	return mode
+}
+
+func (c *call) dropCapabilities(ino uint64) error {
+	err := c.s.vol.Removexattr(c.ctx, ino, xattrCapability)
+	if errors.Is(err, namespace.ErrNoXattr) {
+		return nil
+	}
+	return err
+}
+
+func (c *call) mkdir(r *fuse.MkdirRequest) error {
+	a, err := c.s.vol.Mkdir(c.ctx, c.caller(), uint64(r.Node), r.Name, permBits(r.Mode))
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(&a)
+}
+
+func (c *call) mknod(r *fuse.MknodRequest) error {
+	a, err := c.s.vol.Mknod(c.ctx, c.caller(), uint64(r.Node), r.Name, nodeBits(r.Mode), r.Rdev)
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(&a)
+}
+
+func (c *call) symlink(r *fuse.SymlinkRequest) error {
+	a, err := c.s.vol.Symlink(c.ctx, c.caller(), uint64(r.Node), r.NewName, r.Target)
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(&a)
+}
+
+func (c *call) readlink(r *fuse.ReadlinkRequest) error {
+	target, err := c.s.vol.Readlink(c.ctx, uint64(r.Node))
+	if err != nil {
+		return err
+	}
+	return c.ok(func() { r.Respond(target) })
+}
+
+func (c *call) link(r *fuse.LinkRequest) error {
+	a, err := c.s.vol.Link(c.ctx, uint64(r.OldNode), uint64(r.Node), r.NewName)
+	if errors.Is(err, namespace.ErrIsDir) {
+		return syscall.EPERM // link(2) says so of directories
+	}
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(&a)
+}
+
+func (c *call) remove(r *fuse.RemoveRequest) error {
+	var err error
+	if r.Dir {
+		err = c.s.vol.Rmdir(c.ctx, uint64(r.Node), r.Name)
+	} else {
+		err = c.s.vol.Unlink(c.ctx, uint64(r.Node), r.Name)
+	}
+	if err != nil {
+		return err
+	}
+	return c.ok(r.Respond)
+}
+
+func (c *call) rename(r *fuse.RenameRequest) error {
+	if err := c.s.vol.Rename(c.ctx, uint64(r.Node), r.OldName, uint64(r.NewDir), r.NewName, 0); err != nil {
+		return err
+	}
+	return c.ok(r.Respond)
+}
+
+// rename2 is rename with the flags of renameat2(2). Its body is struct
+// fuse_rename2_in and both names, each ending in NUL.
+func (c *call) rename2(r *fuse.UnrecognizedRequest) error {
+	newDir, flags, oldName, newName, ok := parseRename2(c.s.hatch.body(c.hdr))
+	if !ok {
+		return syscall.EIO
+	}
+	if err := c.s.vol.Rename(c.ctx, uint64(r.Node), oldName, newDir, newName, flags); err != nil {
+		return err
+	}
+	return c.send(c.scratch[:outHeaderSize])
+}
+
+func (c *call) statfs(r *fuse.StatfsRequest) error {
+	st, err := c.s.vol.Statfs(c.ctx)
+	if err != nil {
+		return err
+	}
+	return c.ok(func() {
+		r.Respond(&fuse.StatfsResponse{
+			Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bfree, Files: st.Files, Ffree: st.Ffree,
+			Bsize: st.BlockSize, Frsize: st.BlockSize, Namelen: st.NameLen,
+		})
+	})
+}

@@ -1,0 +1,68 @@
+package fusefs
+
+import (
+	"bytes"
+	"strings"
+	"syscall"
+
+	"bazil.org/fuse"
+)
+
+const (
+	// xattrCapability holds what a program may do beyond its user; it goes when the program changes.
+	xattrCapability = "security.capability"
+	// xattrSystem begins the names of POSIX ACLs and the like. They would have to be
+	// obeyed, which is not done: they are refused.
+	xattrSystem = "system."
+)
+
+func (c *call) getxattr(r *fuse.GetxattrRequest) error {
+	if strings.HasPrefix(r.Name, xattrSystem) {
+		return syscall.EOPNOTSUPP
+	}
+	val, err := c.s.vol.Getxattr(c.ctx, uint64(r.Node), r.Name)
+	if err != nil {
+		return err
+	}
+	if r.Size != 0 && len(val) > int(r.Size) {
+		return syscall.ERANGE
+	}
+	return c.ok(func() { r.Respond(&fuse.GetxattrResponse{Xattr: val}) })
+}
+
+func (c *call) listxattr(r *fuse.ListxattrRequest) error {
+	names, err := c.s.vol.Listxattr(c.ctx, uint64(r.Node))
+	if err != nil {
+		return err
+	}
+	var list fuse.ListxattrResponse
+	list.Append(names...)
+	if r.Size != 0 && len(list.Xattr) > int(r.Size) {
+		return syscall.ERANGE
+	}
+	return c.ok(func() { r.Respond(&list) })
+}
+
+func (c *call) setxattr(r *fuse.SetxattrRequest) error {
+	if strings.HasPrefix(r.Name, xattrSystem) {
+		return syscall.EOPNOTSUPP
+	}
+	// The value lies in the request's buffer, which is used again.
+	if err := c.s.vol.Setxattr(c.ctx, uint64(r.Node), r.Name, bytes.Clone(r.Xattr), r.Flags); err != nil {
+		return err
+	}
+	if r.Name == xattrCapability {
+		c.s.privileges.Add(1)
+	}
+	return c.ok(r.Respond)
+}
+
+func (c *call) removexattr(r *fuse.RemovexattrRequest) error {
+	if strings.HasPrefix(r.Name, xattrSystem) {
+		return syscall.EOPNOTSUPP
+	}
+	if err := c.s.vol.Removexattr(c.ctx, uint64(r.Node), r.Name); err != nil {
+		return err
+	}
+	return c.ok(r.Respond)
+}

@@ -1,0 +1,283 @@
+package accept
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// full says that the tests run at their whole size.
+var full = os.Getenv("FOREVER_ACCEPT") == "full"
+
+// scale returns big for the whole run and small for the everyday one.
+func scale[T any](small, big T) T {
+	if full {
+		return big
+	}
+	return small
+}
+
+var (
+	buildOnce sync.Once
+	binary    string
+	errBuild  error
+)
+
+// fsmount returns the path of the command, built once per test run.
+func fsmount(t testing.TB) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("mounting on a test directory needs root here")
+	}
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("no /dev/fuse")
+	}
+	buildOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "fsmount-bin-")
+		if err != nil {
+			errBuild = err
+			return
+		}
+		binary = filepath.Join(dir, "fsmount")
+		out, err := exec.Command("go", "build", "-o", binary, "github.com/foreverfs/forever/cmd/fsmount").CombinedOutput()
+		if err != nil {
+			errBuild = fmt.Errorf("build fsmount: %w\n%s", err, out)
+		}
+	})
+	if errBuild != nil {
+		t.Fatal(errBuild)
+	}
+	return binary
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binary != "" {
+		_ = os.RemoveAll(filepath.Dir(binary))
+	}
+	os.Exit(code)
+}
+
+// node is one fsmount process.
+type node struct {
+	t      testing.TB
+	data   string
+	mnt    string
+	listen string
+	cmd    *exec.Cmd
+	log    *bytes.Buffer
+	exited chan struct{}
+	err    error
+}
+
+// newNode mounts a new volume, or joins one by an invite.
+func newNode(t testing.TB, name, invite string, args ...string) *node {
+	t.Helper()
+	dir := t.TempDir()
+	n := &node{t: t, data: filepath.Join(dir, name+"-data"), mnt: filepath.Join(dir, name), listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	if err := os.Mkdir(n.mnt, 0755); err != nil {
+		t.Fatal(err)
+	}
+	if invite != "" {
+		args = append(args, "--join", invite)
+	}
+	n.start(args...)
+	return n
+}
+
+// start runs the node and waits until its mount is there.
+func (n *node) start(args ...string) {
+	n.t.Helper()
+	args = append([]string{n.mnt, "--data", n.data, "--listen", n.listen}, args...)
+	n.cmd = exec.Command(fsmount(n.t), args...)
+	n.log = &bytes.Buffer{}
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	if err := n.cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		n.err = cmd.Wait()
+		close(exited)
+	}(n.cmd, n.exited)
+	n.t.Cleanup(n.cleanup)
+	n.until(30*time.Second, "the mount", func() bool {
+		select {
+		case <-n.exited:
+			n.t.Fatalf("node ended: %v\n%s", n.err, n.log)
+		default:
+		}
+		return mounted(n.mnt)
+	})
+}
+
+// mounted reports whether a file system of ours is mounted at dir.
+func mounted(dir string) bool {
+	b, err := os.ReadFile("/proc/self/mounts")
+	return err == nil && strings.Contains(string(b), " "+dir+" fuse")
+}
+
+// cleanup ends the node and its mount whatever state they are in.
+func (n *node) cleanup() {
+	select {
+	case <-n.exited:
+	default:
+		_ = n.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-n.exited:
+		case <-time.After(20 * time.Second):
+			_ = n.cmd.Process.Kill()
+			<-n.exited
+		}
+	}
+	if mounted(n.mnt) {
+		_ = syscall.Unmount(n.mnt, syscall.MNT_DETACH)
+	}
+	if n.t.Failed() {
+		out := n.log.String()
+		n.t.Logf("log of %s:\n%s", filepath.Base(n.mnt), out[max(0, len(out)-4000):])
+	}
+}
+
+// stop ends the node as a user would.
+func (n *node) stop() {
+	n.t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		n.t.Fatal(err)
+	}
+	select {
+	case <-n.exited:
+	case <-time.After(30 * time.Second):
+		n.t.Fatal("SIGTERM did not end the node in 30 s")
+	}
+	if n.err != nil {
+		n.t.Fatalf("node ended with %v\n%s", n.err, n.log)
+	}
+	if mounted(n.mnt) {
+		n.t.Fatal("mount is still there after SIGTERM")
+	}
+}
+
+// kill ends the node as a crash would, and clears the dead mount.
+func (n *node) kill() {
+	n.t.Helper()
+	_ = n.cmd.Process.Kill()
+	<-n.exited
+	_ = syscall.Unmount(n.mnt, syscall.MNT_DETACH)
+}
+
+// command runs fsmount with --data of this node and returns what it prints.
+func (n *node) command(args ...string) string {
+	n.t.Helper()
+	out, err := n.try(nil, args...)
+	if err != nil {
+		n.t.Fatalf("fsmount %s: %v", strings.Join(args, " "), err)
+	}
+	return out
+}
+
+func (n *node) try(in io.Reader, args ...string) (string, error) {
+	cmd := exec.Command(fsmount(n.t), append(args, "--data", n.data)...)
+	var out, errs bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, &out, &errs
+	if err := cmd.Run(); err != nil {
+		return out.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	}
+	return out.String(), nil
+}
+
+// status returns `status --json`.
+func (n *node) status() map[string]any {
+	n.t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(n.command("status", "--json")), &m); err != nil {
+		n.t.Fatal(err)
+	}
+	return m
+}
+
+// rss returns the peak resident memory of the process in bytes.
+func (n *node) rss() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmHWM:" {
+			kb, _ := strconv.ParseInt(f[1], 10, 64)
+			return kb << 10
+		}
+	}
+	return 0
+}
+
+// pair mounts one volume on two nodes.
+func pair(t testing.TB) (a, b *node) {
+	t.Helper()
+	a = newNode(t, "a", "")
+	b = newNode(t, "b", strings.TrimSpace(a.command("invite")))
+	return a, b
+}
+
+// until waits for a condition and says what it waited for if it does not come.
+func (n *node) until(limit time.Duration, what string, ok func() bool) time.Duration {
+	n.t.Helper()
+	return until(n.t, limit, what, ok)
+}
+
+func until(t testing.TB, limit time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	start := time.Now()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Since(start) > limit {
+			t.Fatalf("no sign of %s within %v", what, limit)
+		}
+		<-tick.C
+	}
+	return time.Since(start)
+}
+
+// run runs a program and fails the test if it does.
+func run(t testing.TB, dir, name string, args ...string) string {
+	t.Helper()
+	out, err := tryRun(dir, name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, tail(out))
+	}
+	return out
+}
+
+func tryRun(dir, name string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		err = fmt.Errorf("took over 15 minutes: %w", err)
+	}
+	return string(out), err
+}
+
+func tail(s string) string { return s[max(0, len(s)-2000):] }
+
+// timed returns how long fn takes.
+func timed(fn func()) time.Duration {
+	start := time.Now()
+	fn()
+	return time.Since(start)
+}

@@ -1,0 +1,260 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/foreverfs/forever/internal/fail"
+)
+
+// maxAnswer bounds an answer that is read whole, in bytes.
+const maxAnswer = 16 << 20
+
+// Client talks to the node of one data directory. It may be used from several
+// goroutines.
+type Client struct {
+	dir  string
+	http *http.Client
+}
+
+// NewClient returns a client of the node in dir, running or not.
+func NewClient(dir string) *Client {
+	t := &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, dir) },
+		DisableCompression: true,
+		WriteBufferSize:    256 << 10,
+		ReadBufferSize:     256 << 10,
+	}
+	return &Client{dir: dir, http: &http.Client{Transport: t}}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Alive reports whether a node answers.
+func (c *Client) Alive(ctx context.Context) bool {
+	conn, err := dial(ctx, c.dir)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// Status asks for the node's status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var st Status
+	err := c.call(ctx, http.MethodGet, "/v1/status", nil, &st)
+	return st, err
+}
+
+// Invite asks for an invite line.
+func (c *Client) Invite(ctx context.Context, req InviteRequest) (string, error) {
+	var a textAnswer
+	err := c.call(ctx, http.MethodPost, "/v1/invite", req, &a)
+	return a.Text, err
+}
+
+// ExportKey asks for a new recovery phrase.
+func (c *Client) ExportKey(ctx context.Context) (string, error) {
+	var a textAnswer
+	err := c.call(ctx, http.MethodPost, "/v1/key", struct{}{}, &a)
+	return a.Text, err
+}
+
+// Remove removes the entry at path.
+func (c *Client) Remove(ctx context.Context, path string, recursive bool) error {
+	q := url.Values{"path": {path}, "recursive": {strconv.FormatBool(recursive)}}
+	return c.call(ctx, http.MethodDelete, "/v1/file?"+q.Encode(), nil, &event{})
+}
+
+// Put streams r into the file at path.
+func (c *Client) Put(ctx context.Context, path string, opts PutOptions, r io.Reader) error {
+	q := url.Values{"path": {path}, "mode": {strconv.FormatUint(uint64(opts.Mode), 8)}}
+	src := &source{r: r}
+	resp, err := c.do(ctx, http.MethodPut, "/v1/file?"+q.Encode(), src)
+	if src.err != nil {
+		return &fail.Error{Kind: fail.Path, Op: "read input", Err: src.err}
+	}
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// source remembers why reading failed: the error of the request says only that
+// the body ended early.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		s.err = err
+	}
+	return n, err
+}
+
+// Get streams the file at path into w.
+func (c *Client) Get(ctx context.Context, path string, w io.Writer) error {
+	resp, err := c.do(ctx, http.MethodGet, "/v1/file?"+url.Values{"path": {path}}.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{resp.Body}, make([]byte, 1<<20)); err != nil {
+		return fmt.Errorf("get %s: %w", path, err)
+	}
+	if text := resp.Trailer.Get(errorTrailer); text != "" {
+		return decodeError([]byte(text))
+	}
+	return nil
+}
+
+type onlyReader struct{ io.Reader }
+
+// List calls fn for each entry at path; see Files.
+func (c *Client) List(ctx context.Context, path string, fn func(Entry) error) error {
+	return c.stream(ctx, http.MethodGet, "/v1/list?"+url.Values{"path": {path}}.Encode(), nil, func(e event) error {
+		if e.Entry == nil {
+			return nil
+		}
+		return fn(*e.Entry)
+	})
+}
+
+// Wait returns when replication is as far as asked, or ctx is done.
+func (c *Client) Wait(ctx context.Context, req WaitRequest, fn func(Progress)) error {
+	return c.stream(ctx, http.MethodPost, "/v1/wait", req, func(e event) error {
+		if e.Progress != nil {
+			fn(*e.Progress)
+		}
+		return nil
+	})
+}
+
+func (c *Client) call(ctx context.Context, method, path string, req, into any) error {
+	body, err := encode(req)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(into); err != nil {
+		return fmt.Errorf("read the node's answer: %w", err)
+	}
+	return nil
+}
+
+func encode(req any) (io.Reader, error) {
+	if req == nil {
+		return nil, nil
+	}
+	text, err := json.Marshal(req)
+	return bytes.NewReader(text), err
+}
+
+func (c *Client) stream(ctx context.Context, method, path string, req any, fn func(event) error) error {
+	body, err := encode(req)
+	if err != nil {
+		return err
+	}
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var e event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return fmt.Errorf("read the node's answer: %w", err)
+		}
+		switch {
+		case e.Error != nil:
+			return e.Error.err()
+		case e.Done:
+			return nil
+		}
+		if err := fn(e); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return nodeGone(c.dir, lines.Err())
+}
+
+// do sends one request and returns an answer that is no failure.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://forever"+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(ctx, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRequest))
+	if err != nil {
+		return nil, nodeGone(c.dir, err)
+	}
+	var e event
+	if json.Unmarshal(text, &e) != nil || e.Error == nil {
+		return nil, &fail.Error{Kind: fail.Internal, Op: "the node in " + c.dir + " does not know this request",
+			Next: "it may be another version of fsmount: restart it"}
+	}
+	return nil, e.Error.err()
+}
+
+func decodeError(text []byte) error {
+	var w wireError
+	if err := json.Unmarshal(text, &w); err != nil {
+		return fmt.Errorf("read the node's error: %w", err)
+	}
+	return w.err()
+}
+
+// explain says in our words why the socket did not answer.
+func (c *Client) explain(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
+		return NotRunning(c.dir)
+	case errors.Is(err, os.ErrPermission):
+		return &fail.Error{Kind: fail.NotRunning, Op: "the node in " + c.dir + " belongs to another user", Next: "run this command as that user"}
+	}
+	return nodeGone(c.dir, err)
+}
+
+// NotRunning says that no node runs on dir.
+func NotRunning(dir string) error {
+	return &fail.Error{Kind: fail.NotRunning, Op: "no node runs on " + dir,
+		Next: "start one with fsmount MOUNTPOINT or fsmount serve, or name another with --data"}
+}
+
+func nodeGone(dir string, err error) error {
+	return &fail.Error{Kind: fail.NotRunning, Op: "the node in " + dir + " went away", Err: err, Next: "see its log and start it again"}
+}

@@ -1,0 +1,208 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/foreverfs/forever/internal/fail"
+)
+
+// fakeNode answers from memory.
+type fakeNode struct {
+	files   map[string][]byte
+	readErr error // fails a Get after the content
+}
+
+func (f *fakeNode) Status(context.Context) (Status, error) {
+	return Status{Volume: "v", Devices: []Device{{Name: "a", Self: true}}}, nil
+}
+
+func (f *fakeNode) Wait(ctx context.Context, req WaitRequest, fn func(Progress)) error {
+	fn(Progress{Want: req.Replicas, MissingBytes: 10})
+	if req.Replicas > 1 {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (f *fakeNode) Invite(_ context.Context, req InviteRequest) (string, error) {
+	return "invite " + req.Expires.String(), nil
+}
+
+func (f *fakeNode) ExportKey(context.Context) (string, error) {
+	return "", &fail.Error{Kind: fail.Keyless, Op: "no key", Next: "ask a member"}
+}
+
+func (f *fakeNode) List(_ context.Context, path string, fn func(Entry) error) error {
+	for i := range 3000 {
+		if err := fn(Entry{Name: path + strings.Repeat("x", i%50), Kind: "file"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fakeNode) Open(_ context.Context, path string) (io.ReadCloser, error) {
+	b, ok := f.files[path]
+	if !ok {
+		return nil, &fail.Error{Kind: fail.Path, Op: path + " does not exist"}
+	}
+	r := io.Reader(bytes.NewReader(b))
+	if f.readErr != nil {
+		r = io.MultiReader(r, failingReader{f.readErr})
+	}
+	return io.NopCloser(r), nil
+}
+
+type failingReader struct{ err error }
+
+func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
+
+func (f *fakeNode) Put(_ context.Context, path string, opts PutOptions, r io.Reader) error {
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	f.files[path] = b
+	return nil
+}
+
+func (f *fakeNode) Remove(_ context.Context, path string, recursive bool) error {
+	if !recursive {
+		return errors.New("not recursive")
+	}
+	delete(f.files, path)
+	return nil
+}
+
+// start serves a fake node on the socket of dir.
+func start(t *testing.T, dir string) (*fakeNode, *Client) {
+	t.Helper()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeNode{files: map[string][]byte{}}
+	srv := &http.Server{Handler: Handler(f, f)}
+	done := make(chan struct{})
+	go func() { defer close(done); _ = srv.Serve(l) }()
+	c := NewClient(dir)
+	t.Cleanup(func() { c.Close(); srv.Close(); <-done })
+	return f, c
+}
+
+func TestRequests(t *testing.T) {
+	f, c := start(t, t.TempDir())
+	ctx := t.Context()
+	if st, err := c.Status(ctx); err != nil || st.Volume != "v" || len(st.Devices) != 1 {
+		t.Errorf("Status = %+v, %v", st, err)
+	}
+	if line, err := c.Invite(ctx, InviteRequest{Expires: time.Minute}); err != nil || line != "invite 1m0s" {
+		t.Errorf("Invite = %q, %v", line, err)
+	}
+	_, err := c.ExportKey(ctx)
+	if fail.KindOf(err) != fail.Keyless || err.Error() != "no key; ask a member" {
+		t.Errorf("ExportKey: %v", err)
+	}
+	content := bytes.Repeat([]byte("0123456789"), 1<<18)
+	if err := c.Put(ctx, "a b/ü", PutOptions{Mode: 0o600}, bytes.NewReader(content)); err != nil {
+		t.Fatal(err)
+	}
+	var got bytes.Buffer
+	if err := c.Get(ctx, "a b/ü", &got); err != nil || !bytes.Equal(got.Bytes(), content) {
+		t.Errorf("Get: %d bytes, %v", got.Len(), err)
+	}
+	if err := c.Remove(ctx, "a b/ü", true); err != nil || len(f.files) != 0 {
+		t.Errorf("Remove: %v, %d files left", err, len(f.files))
+	}
+	if err := c.Get(ctx, "gone", io.Discard); fail.KindOf(err) != fail.Path {
+		t.Errorf("Get(gone): %v", err)
+	}
+	n := 0
+	if err := c.List(ctx, "/", func(Entry) error { n++; return nil }); err != nil || n != 3000 {
+		t.Errorf("List: %d entries, %v", n, err)
+	}
+}
+
+func TestFailuresInTheMiddle(t *testing.T) {
+	f, c := start(t, t.TempDir())
+	f.files["x"] = make([]byte, 3<<20)
+	f.readErr = &fail.Error{Kind: fail.Unavailable, Op: "chunk 5 is with nobody"}
+	if err := c.Get(t.Context(), "x", io.Discard); fail.KindOf(err) != fail.Unavailable {
+		t.Errorf("Get of a file that fails midway: %v", err)
+	}
+	broken := io.MultiReader(strings.NewReader("half"), failingReader{os.ErrClosed})
+	if err := c.Put(t.Context(), "y", PutOptions{Mode: 0o600}, broken); fail.KindOf(err) != fail.Path {
+		t.Errorf("Put from a broken reader: %v", err)
+	}
+	if _, ok := f.files["y"]; ok {
+		t.Error("half a file was stored")
+	}
+}
+
+func TestWait(t *testing.T) {
+	_, c := start(t, t.TempDir())
+	var seen []Progress
+	if err := c.Wait(t.Context(), WaitRequest{Replicas: 1}, func(p Progress) { seen = append(seen, p) }); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]Progress{{Want: 1, MissingBytes: 10}}, seen); diff != "" {
+		t.Error(diff)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := c.Wait(ctx, WaitRequest{Replicas: 2}, func(Progress) {}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Wait with a deadline: %v", err)
+	}
+}
+
+func TestNoNode(t *testing.T) {
+	dir := t.TempDir()
+	c := NewClient(dir)
+	_, err := c.Status(t.Context())
+	if fail.KindOf(err) != fail.NotRunning {
+		t.Errorf("no socket: %v", err)
+	}
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Status(t.Context()); fail.KindOf(err) != fail.NotRunning {
+		t.Errorf("stale socket: %v", err)
+	}
+}
+
+func TestLongDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("long/", 40))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, c := start(t, dir)
+	if _, err := c.Status(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzEvent(f *testing.F) {
+	f.Add([]byte(`{"kind":"path","message":"m","next":"n"}`))
+	f.Add([]byte(`{"kind":5}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := decodeError(text); err == nil || strings.ContainsAny(err.Error(), "\n\r") {
+			t.Errorf("%q gives %v", text, err)
+		}
+	})
+}

@@ -1,0 +1,195 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/foreverfs/forever/internal/fail"
+)
+
+// maxRequest bounds the JSON of a request, in bytes; file bodies are streamed.
+const maxRequest = 64 << 10
+
+// Node is what the handler needs of a running node.
+type Node interface {
+	// Status returns at once; it asks no other device.
+	Status(ctx context.Context) (Status, error)
+	// Wait returns when everything published so far is held by as many other
+	// devices as asked; fn is told of progress from one goroutine.
+	Wait(ctx context.Context, req WaitRequest, fn func(Progress)) error
+	// Invite returns the one line to hand to a newcomer.
+	Invite(ctx context.Context, req InviteRequest) (string, error)
+	// ExportKey mints a recovery phrase and retires the one before.
+	ExportKey(ctx context.Context) (string, error)
+}
+
+// Files is the tree of a running node, by path. Paths begin at the root of the
+// volume, with or without a slash.
+type Files interface {
+	// List calls fn for the entry at path, or for those inside it if it is a
+	// directory, sorted by name.
+	List(ctx context.Context, path string, fn func(Entry) error) error
+	// Open returns the content of a file. The caller closes it.
+	Open(ctx context.Context, path string) (io.ReadCloser, error)
+	// Put replaces the file at path by all of r, or leaves it as it was. The
+	// content is durable on return.
+	Put(ctx context.Context, path string, opts PutOptions, r io.Reader) error
+	// Remove removes the entry at path; a directory with what is inside only
+	// if recursive.
+	Remove(ctx context.Context, path string, recursive bool) error
+}
+
+// Handler serves the control protocol.
+func Handler(n Node, f Files) http.Handler {
+	s := &server{node: n, files: f}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("POST /v1/wait", s.wait)
+	mux.HandleFunc("POST /v1/invite", s.invite)
+	mux.HandleFunc("POST /v1/key", s.exportKey)
+	mux.HandleFunc("GET /v1/list", s.list)
+	mux.HandleFunc("GET /v1/file", s.get)
+	mux.HandleFunc("PUT /v1/file", s.put)
+	mux.HandleFunc("DELETE /v1/file", s.remove)
+	return mux
+}
+
+type server struct {
+	node  Node
+	files Files
+}
+
+func (s *server) status(w http.ResponseWriter, r *http.Request) {
+	st, err := s.node.Status(r.Context())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, st)
+}
+
+func (s *server) invite(w http.ResponseWriter, r *http.Request) {
+	var req InviteRequest
+	if !readRequest(w, r, &req) {
+		return
+	}
+	line, err := s.node.Invite(r.Context(), req)
+	answerText(w, line, err)
+}
+
+func (s *server) exportKey(w http.ResponseWriter, r *http.Request) {
+	phrase, err := s.node.ExportKey(r.Context())
+	answerText(w, phrase, err)
+}
+
+func answerText(w http.ResponseWriter, text string, err error) {
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, textAnswer{Text: text})
+}
+
+func readRequest(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(into); err != nil {
+		writeError(w, &fail.Error{Kind: fail.Usage, Op: "read request", Err: err})
+		return false
+	}
+	return true
+}
+
+func (s *server) wait(w http.ResponseWriter, r *http.Request) {
+	var req WaitRequest
+	if !readRequest(w, r, &req) {
+		return
+	}
+	out := newEvents(w)
+	err := s.node.Wait(r.Context(), req, func(p Progress) { _ = out.send(event{Progress: &p}) })
+	out.end(err)
+}
+
+func (s *server) list(w http.ResponseWriter, r *http.Request) {
+	out := newEvents(w)
+	out.end(s.files.List(r.Context(), r.URL.Query().Get("path"), func(e Entry) error {
+		return out.sendLazily(event{Entry: &e})
+	}))
+}
+
+// events is a streamed answer: one JSON object a line, the last says how it ended.
+type events struct {
+	rc  *http.ResponseController
+	enc *json.Encoder
+}
+
+func newEvents(w http.ResponseWriter) *events {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	return &events{rc: http.NewResponseController(w), enc: json.NewEncoder(w)}
+}
+
+// send writes one line and pushes it to the client.
+func (e *events) send(v event) error {
+	if err := e.enc.Encode(v); err != nil {
+		return err
+	}
+	return e.rc.Flush()
+}
+
+// sendLazily writes one line that the client gets sooner or later.
+func (e *events) sendLazily(v event) error { return e.enc.Encode(v) }
+
+// end sends the last line. If the client is gone, nobody is left to be told.
+func (e *events) end(err error) {
+	if err != nil {
+		_ = e.send(event{Error: toWire(err)})
+		return
+	}
+	_ = e.send(event{Done: true})
+}
+
+func (s *server) get(w http.ResponseWriter, r *http.Request) {
+	body, err := s.files.Open(r.Context(), r.URL.Query().Get("path"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	defer body.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Trailer", errorTrailer)
+	w.WriteHeader(http.StatusOK)
+	if _, err := io.CopyBuffer(onlyWriter{w}, body, make([]byte, 1<<20)); err != nil {
+		text, _ := json.Marshal(toWire(err))
+		w.Header().Set(errorTrailer, string(text))
+	}
+}
+
+// onlyWriter hides ReadFrom, whose buffer is small.
+type onlyWriter struct{ io.Writer }
+
+func (s *server) put(w http.ResponseWriter, r *http.Request) {
+	opts := PutOptions{Mode: 0o644}
+	if m := r.URL.Query().Get("mode"); m != "" {
+		mode, err := strconv.ParseUint(m, 8, 32)
+		if err != nil || mode > 0o777 {
+			writeError(w, &fail.Error{Kind: fail.Usage, Op: "mode " + m + " is not 0 to 0777"})
+			return
+		}
+		opts.Mode = uint32(mode)
+	}
+	answerDone(w, s.files.Put(r.Context(), r.URL.Query().Get("path"), opts, r.Body))
+}
+
+func (s *server) remove(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	answerDone(w, s.files.Remove(r.Context(), q.Get("path"), q.Get("recursive") == "true"))
+}
+
+func answerDone(w http.ResponseWriter, err error) {
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, event{Done: true})
+}

@@ -1,0 +1,105 @@
+package control
+
+import "time"
+
+// Status is what a node says of itself. Its JSON form is stable: fields are
+// added, never renamed or removed. Sizes are in bytes.
+type Status struct {
+	Version    string    `json:"version"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	DataDir    string    `json:"data_dir"`
+	Volume     string    `json:"volume"`
+	Role       string    `json:"role"`
+	Mountpoint string    `json:"mountpoint,omitempty"`
+	ReadOnly   bool      `json:"read_only"`
+	Listen     string    `json:"listen,omitempty"`
+	// Files, Directories and Bytes count the tree; a keyless replica cannot know them.
+	Files       uint64 `json:"files"`
+	Directories uint64 `json:"directories"`
+	Bytes       uint64 `json:"bytes"`
+	Store       Store  `json:"store"`
+	// Devices are all devices of the volume, this one first.
+	Devices []Device `json:"devices"`
+	// Problems says in words what is not in order; empty if nothing is.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Store is what the chunk store of this node holds.
+type Store struct {
+	Chunks    uint64 `json:"chunks"`
+	Bytes     uint64 `json:"bytes"`
+	DiskFree  uint64 `json:"disk_free"`
+	DiskTotal uint64 `json:"disk_total"`
+}
+
+// Device is one device of the volume as this node sees it.
+type Device struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Role      string    `json:"role"`
+	Self      bool      `json:"self"`
+	Connected bool      `json:"connected"`
+	Addresses []string  `json:"addresses,omitempty"`
+	LastSeen  time.Time `json:"last_seen,omitzero"`
+	// What of this node's data the device has not acknowledged yet.
+	MissingBatches uint64 `json:"missing_batches"`
+	MissingChunks  uint64 `json:"missing_chunks"`
+	MissingBytes   uint64 `json:"missing_bytes"`
+}
+
+// Progress says how far replication is for one waiter.
+type Progress struct {
+	// Want is how many other devices shall hold everything, Have how many do.
+	Want int `json:"want"`
+	Have int `json:"have"`
+	// What the device closest to being next still lacks.
+	MissingBatches uint64 `json:"missing_batches"`
+	MissingChunks  uint64 `json:"missing_chunks"`
+	MissingBytes   uint64 `json:"missing_bytes"`
+	// Connected counts the devices connected now.
+	Connected int `json:"connected"`
+}
+
+// WaitRequest asks to be told when replication has come so far.
+type WaitRequest struct {
+	// Replicas is how many other devices shall hold everything; 0 means what
+	// the policy asks.
+	Replicas int `json:"replicas"`
+}
+
+// InviteRequest asks for an invite.
+type InviteRequest struct {
+	Replica bool `json:"replica"`
+	// Expires is how long the invite works, in nanoseconds; 0 means an hour.
+	Expires time.Duration `json:"expires"`
+}
+
+// Entry is one file or directory of the tree.
+type Entry struct {
+	Name   string    `json:"name"`
+	Kind   string    `json:"kind"` // file, directory, symlink, device, fifo or socket
+	Mode   uint32    `json:"mode"` // 07777
+	Size   int64     `json:"size"`
+	Mtime  time.Time `json:"mtime"`
+	Target string    `json:"target,omitempty"`
+}
+
+// PutOptions says how a file is stored.
+type PutOptions struct {
+	// Mode is 0777 at most; an existing file keeps its own.
+	Mode uint32
+}
+
+// event is one line of a streamed answer.
+type event struct {
+	Progress *Progress  `json:"progress,omitempty"`
+	Entry    *Entry     `json:"entry,omitempty"`
+	Done     bool       `json:"done,omitempty"`
+	Error    *wireError `json:"error,omitempty"`
+}
+
+// textAnswer carries the one line that some requests are made for.
+type textAnswer struct {
+	Text string `json:"text"`
+}

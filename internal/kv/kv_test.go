@@ -1,0 +1,369 @@
+package kv_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/internal/sealedfs"
+)
+
+func openPebble(t testing.TB, fs vfs.FS) *kv.Pebble {
+	t.Helper()
+	db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: fs, MemTableSize: 256 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// onEach runs a test on every kind of DB.
+func onEach(t *testing.T, test func(t *testing.T, db kv.DB)) {
+	kinds := map[string]func() kv.DB{
+		"mem":    func() kv.DB { return kv.NewMem() },
+		"pebble": func() kv.DB { return openPebble(t, vfs.NewMem()) },
+		"sealed": func() kv.DB { return openPebble(t, sealedfs.New(vfs.NewMem(), [32]byte{1})) },
+	}
+	for name, open := range kinds {
+		t.Run(name, func(t *testing.T) {
+			db := open()
+			defer func() {
+				if err := db.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			test(t, db)
+		})
+	}
+}
+
+func update(t testing.TB, db kv.DB, fn func(tx kv.Tx) error) {
+	t.Helper()
+	if err := db.Update(fn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func putAll(t testing.TB, db kv.DB, keys ...string) {
+	t.Helper()
+	update(t, db, func(tx kv.Tx) error {
+		for _, k := range keys {
+			if err := tx.Put([]byte(k), []byte("v"+k)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// list returns the keys in a range, checking that values fit.
+func list(t testing.TB, r kv.Reader, lo, hi []byte) []string {
+	t.Helper()
+	out := []string{}
+	if err := r.Scan(lo, hi, func(k, v []byte) bool {
+		if string(v) != "v"+string(k) {
+			t.Fatalf("%q has %q", k, v)
+		}
+		out = append(out, string(k))
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestGetPutDelete(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		if _, err := db.Get([]byte("a")); !errors.Is(err, kv.ErrNotFound) {
+			t.Fatalf("get of nothing: %v", err)
+		}
+		k, v := []byte("key"), []byte("val")
+		update(t, db, func(tx kv.Tx) error {
+			if err := errors.Join(tx.Put(k, v), tx.Put([]byte("empty"), nil)); err != nil {
+				return err
+			}
+			k[0], v[0] = 'X', 'X' // a Tx keeps nothing
+			return nil
+		})
+		for key, want := range map[string]string{"key": "val", "empty": ""} {
+			if got, err := db.Get([]byte(key)); err != nil || string(got) != want {
+				t.Errorf("%s: %q, %v", key, got, err)
+			}
+		}
+		update(t, db, func(tx kv.Tx) error { return errors.Join(tx.Delete([]byte("key")), tx.Delete([]byte("never"))) })
+		if _, err := db.Get([]byte("key")); !errors.Is(err, kv.ErrNotFound) {
+			t.Errorf("deleted: %v", err)
+		}
+		if err := db.Sync(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestScan(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		putAll(t, db, "b", "a", "ab", "\xff", "\xff\xff", "c", "a\x00")
+		for _, c := range []struct {
+			lo, hi string
+			want   []string
+		}{
+			{"", "", []string{"a", "a\x00", "ab", "b", "c", "\xff", "\xff\xff"}},
+			{"a", "b", []string{"a", "a\x00", "ab"}},
+			{"ab", "ab", []string{}},
+			{"b", "a", []string{}},
+			{"b", "", []string{"b", "c", "\xff", "\xff\xff"}},
+		} {
+			var hi []byte
+			if c.hi != "" {
+				hi = []byte(c.hi)
+			}
+			if diff := cmp.Diff(c.want, list(t, db, []byte(c.lo), hi)); diff != "" {
+				t.Errorf("scan %q to %q: %s", c.lo, c.hi, diff)
+			}
+		}
+		if diff := cmp.Diff([]string{"\xff", "\xff\xff"}, list(t, db, []byte("\xff"), kv.PrefixEnd([]byte("\xff")))); diff != "" {
+			t.Error(diff)
+		}
+		seen := 0
+		if err := db.Scan(nil, nil, func(_, _ []byte) bool { seen++; return seen < 2 }); err != nil || seen != 2 {
+			t.Errorf("stopped scan: %d, %v", seen, err)
+		}
+		// Reading inside a scan is allowed.
+		if err := db.Scan(nil, nil, func(k, _ []byte) bool {
+			_, err := db.Get(bytes.Clone(k))
+			if err != nil {
+				t.Error(err)
+			}
+			return true
+		}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTxSeesItself(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		putAll(t, db, "a", "b", "c")
+		fail := errors.New("no")
+		err := db.Update(func(tx kv.Tx) error {
+			if err := errors.Join(tx.Delete([]byte("b")), tx.Put([]byte("bb"), []byte("vbb")), tx.Put([]byte("d"), []byte("vd")),
+				tx.Delete([]byte("d")), tx.Delete([]byte("c")), tx.Put([]byte("c"), []byte("vc"))); err != nil {
+				return err
+			}
+			if diff := cmp.Diff([]string{"a", "bb", "c"}, list(t, tx, nil, nil)); diff != "" {
+				t.Error(diff)
+			}
+			if _, err := tx.Get([]byte("b")); !errors.Is(err, kv.ErrNotFound) {
+				t.Errorf("deleted in the same update: %v", err)
+			}
+			if v, err := tx.Get([]byte("bb")); err != nil || string(v) != "vbb" {
+				t.Errorf("put in the same update: %q, %v", v, err)
+			}
+			return fail
+		})
+		if !errors.Is(err, fail) {
+			t.Errorf("update: %v", err)
+		}
+		if diff := cmp.Diff([]string{"a", "b", "c"}, list(t, db, nil, nil)); diff != "" {
+			t.Errorf("a failed update left something: %s", diff)
+		}
+	})
+}
+
+// TestUpdatesDoNotMix: what an update read is still so when it commits.
+func TestUpdatesDoNotMix(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		const workers, rounds = 4, 50
+		var wg sync.WaitGroup
+		for range workers {
+			wg.Go(func() {
+				for range rounds {
+					if err := db.Update(increment); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		v, err := db.Get([]byte("n"))
+		if err != nil || string(v) != strconv.Itoa(workers*rounds) {
+			t.Errorf("counted to %s, %v; want %d", v, err, workers*rounds)
+		}
+	})
+}
+
+func increment(tx kv.Tx) error {
+	n := 0
+	v, err := tx.Get([]byte("n"))
+	if err == nil {
+		n, err = strconv.Atoi(string(v))
+	} else if errors.Is(err, kv.ErrNotFound) {
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
+	return tx.Put([]byte("n"), []byte(strconv.Itoa(n+1)))
+}
+
+// seed returns the seed of a random test, from FOREVER_SEED or the clock, and logs it.
+func seed(t testing.TB) uint64 {
+	s := uint64(time.Now().UnixNano())
+	if env := os.Getenv("FOREVER_SEED"); env != "" {
+		var err error
+		if s, err = strconv.ParseUint(env, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("FOREVER_SEED=%d", s)
+	return s
+}
+
+// randomUpdate applies a few random writes to db and to the model.
+func randomUpdate(t testing.TB, rng *rand.Rand, db kv.DB, model map[string]string) {
+	t.Helper()
+	update(t, db, func(tx kv.Tx) error {
+		for range 1 + rng.IntN(5) {
+			k := fmt.Sprintf("key%02d", rng.IntN(40))
+			if rng.IntN(4) == 0 {
+				delete(model, k)
+				if err := tx.Delete([]byte(k)); err != nil {
+					return err
+				}
+				continue
+			}
+			v := fmt.Sprintf("%x", make([]byte, rng.IntN(300))) + fmt.Sprint(rng.Uint64())
+			model[k] = v
+			if err := tx.Put([]byte(k), []byte(v)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func contents(t testing.TB, r kv.Reader) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	if err := r.Scan(nil, nil, func(k, v []byte) bool { out[string(k)] = string(v); return true }); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestModel compares every DB with a map.
+func TestModel(t *testing.T) {
+	s := seed(t)
+	onEach(t, func(t *testing.T, db kv.DB) {
+		rng := rand.New(rand.NewPCG(s, 0))
+		model := map[string]string{}
+		for i := range 400 {
+			randomUpdate(t, rng, db, model)
+			if i%40 == 0 {
+				if diff := cmp.Diff(model, contents(t, db)); diff != "" {
+					t.Fatal(diff)
+				}
+			}
+		}
+		if diff := cmp.Diff(model, contents(t, db)); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// TestCrash: after a crash at any moment the state is one that was there,
+// not older than the last Sync.
+func TestCrash(t *testing.T) {
+	for name, over := range map[string]func(vfs.FS) vfs.FS{
+		"plain":  func(fs vfs.FS) vfs.FS { return fs },
+		"sealed": func(fs vfs.FS) vfs.FS { return sealedfs.New(fs, [32]byte{1}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := seed(t)
+			for round := range uint64(6) {
+				crashOnce(t, rand.New(rand.NewPCG(s, round)), over)
+			}
+		})
+	}
+}
+
+func crashOnce(t *testing.T, rng *rand.Rand, over func(vfs.FS) vfs.FS) {
+	disk := vfs.NewCrashableMem()
+	states := []map[string]string{{}} // after each update
+	synced := 0                       // index of the oldest state a crash may leave
+	for range 4 {
+		db := openPebble(t, over(disk))
+		model := contents(t, db)
+		for range 50 + rng.IntN(200) {
+			randomUpdate(t, rng, db, model)
+			states = append(states, maps.Clone(model))
+			if rng.IntN(15) == 0 {
+				if err := db.Sync(); err != nil {
+					t.Fatal(err)
+				}
+				synced = len(states) - 1
+			}
+			if rng.IntN(120) == 0 {
+				if err := db.Flush(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		crashed := disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		disk = crashed
+		found := stateAfterCrash(t, over(disk), states, synced)
+		states, synced = states[:found+1], found
+	}
+}
+
+// stateAfterCrash returns the index of the state that a crash left.
+func stateAfterCrash(t *testing.T, fs vfs.FS, states []map[string]string, synced int) int {
+	t.Helper()
+	db := openPebble(t, fs)
+	defer func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	got := contents(t, db)
+	for i := len(states) - 1; i >= synced; i-- {
+		if maps.Equal(states[i], got) {
+			return i
+		}
+	}
+	t.Fatalf("the crash left a state that never was after sync %d of %d updates: %d keys", synced, len(states)-1, len(got))
+	return 0
+}
+
+func TestPrefixEnd(t *testing.T) {
+	for _, c := range []struct{ in, want []byte }{
+		{[]byte("a"), []byte("b")},
+		{[]byte("a\xff"), []byte("b")},
+		{[]byte("ab\x00"), []byte("ab\x01")},
+		{[]byte("\xff\xff"), nil},
+		{nil, nil},
+	} {
+		in := slices.Clone(c.in)
+		if got := kv.PrefixEnd(c.in); !bytes.Equal(got, c.want) || (got == nil) != (c.want == nil) {
+			t.Errorf("PrefixEnd(%q) = %q, want %q", c.in, got, c.want)
+		}
+		if !bytes.Equal(in, c.in) {
+			t.Errorf("PrefixEnd changed its argument %q", in)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/casstore"
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/volume"
+)
+
+// fetcher gets chunks from other devices; replica.Replica is one.
+type fetcher interface {
+	// Fetch returns the verified sealed bytes of id within a bounded time.
+	Fetch(ctx context.Context, id chunk.ID) ([]byte, error)
+	// Poke says that there are new chunks to push.
+	Poke()
+}
+
+// chunks is the store of this disk with the other devices behind it.
+type chunks struct {
+	store *casstore.Store
+	peers fetcher
+	log   hclog.Logger
+}
+
+var _ volume.Chunks = (*chunks)(nil)
+
+// Get implements volume.Chunks. What is missing or damaged here is fetched and
+// kept.
+func (c *chunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
+	out, err := c.store.Get(ctx, dst, id)
+	if err == nil {
+		return out, nil
+	}
+	if !errors.Is(err, casstore.ErrNotFound) && !errors.Is(err, casstore.ErrDamaged) {
+		return dst, err
+	}
+	if errors.Is(err, casstore.ErrDamaged) {
+		c.log.Warn("chunk damaged on disk, fetching it again", "chunk", id)
+	}
+	sealed, err := c.peers.Fetch(ctx, id)
+	if err != nil {
+		return dst, err
+	}
+	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
+		// The reader has its bytes; only the next read will have to fetch again.
+		c.log.Warn("cannot keep a fetched chunk", "chunk", id, "error", err)
+	}
+	return append(dst, sealed...), nil
+}
+
+// Put implements volume.Chunks.
+func (c *chunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
+		return err
+	}
+	c.peers.Poke()
+	return nil
+}
+
+// Sync implements volume.Chunks.
+func (c *chunks) Sync(ctx context.Context) error {
+	if err := c.store.Sync(ctx); err != nil {
+		return fmt.Errorf("flush chunks: %w", err)
+	}
+	return nil
+}
+
+// Local implements volume.Chunks. An index that cannot be read says no: the
+// read that follows tells why.
+func (c *chunks) Local(id chunk.ID) bool {
+	has, err := c.store.Has(id)
+	return err == nil && has
+}

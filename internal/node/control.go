@@ -1,0 +1,166 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/foreverfs/forever/cipher"
+	"github.com/foreverfs/forever/internal/control"
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/replica"
+)
+
+const (
+	// lowSpace is the free space, in bytes, below which the status warns.
+	lowSpace = 512 << 20
+
+	defaultExpiry = time.Hour
+	maxExpiry     = 365 * 24 * time.Hour
+)
+
+// controlNode is what commands can ask of a node.
+type controlNode struct{ n *Node }
+
+var _ control.Node = controlNode{}
+
+// counter knows how large the tree is.
+type counter interface {
+	Count() (files, dirs, bytes uint64)
+}
+
+// Status implements control.Node.
+func (c controlNode) Status(context.Context) (control.Status, error) {
+	n := c.n
+	st := control.Status{
+		Version: n.cfg.Version, PID: os.Getpid(), Started: n.started.UTC(), DataDir: n.dir.path,
+		Volume: hex.EncodeToString(n.format.Volume[:]), Role: n.format.Role, ReadOnly: n.cfg.ReadOnly,
+	}
+	if m := n.mount.Load(); m != nil {
+		st.Mountpoint = m.point
+	}
+	if c, ok := any(n.vol).(counter); ok && n.vol != nil {
+		st.Files, st.Directories, st.Bytes = c.Count()
+	}
+	held, err := n.store.Stats()
+	if err != nil {
+		return st, err
+	}
+	st.Store.Chunks, st.Store.Bytes = held.Chunks, held.Bytes
+	if st.Store.DiskTotal, st.Store.DiskFree, err = n.diskUsage(); err != nil {
+		return st, err
+	}
+	rs, err := n.repl.Status()
+	if err != nil {
+		return st, err
+	}
+	if st.Store.DiskFree < lowSpace {
+		st.Problems = append(st.Problems, "the disk of the data directory is nearly full: free some space, or writing will fail")
+	}
+	st.Listen = rs.Listen
+	for _, d := range rs.Devices {
+		st.Devices = append(st.Devices, deviceOf(d))
+	}
+	return st, nil
+}
+
+func deviceOf(d replica.DeviceStatus) control.Device {
+	return control.Device{
+		ID: cipher.DeviceID(d.ID).String(), Name: d.Name, Role: d.Role.String(), Self: d.Self, Connected: d.Connected,
+		Addresses: d.Addrs, LastSeen: d.LastSeen, MissingBatches: d.MissingBatches,
+		MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
+	}
+}
+
+// Wait implements control.Node. What was written but not yet published is
+// published first.
+func (c controlNode) Wait(ctx context.Context, req control.WaitRequest, fn func(control.Progress)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.n.waiting, cancel)()
+	if c.n.vol != nil {
+		if err := c.n.vol.SyncAll(ctx); err != nil {
+			return err
+		}
+	}
+	want := req.Replicas
+	if want == 0 {
+		want = c.n.wanted()
+	}
+	err := c.n.repl.Wait(ctx, want, func(p replica.Progress) {
+		fn(control.Progress{
+			Want: p.Want, Have: p.Have, MissingBatches: p.MissingBatches, MissingChunks: p.MissingChunks,
+			MissingBytes: p.MissingBytes, Connected: p.Connected,
+		})
+	})
+	if errors.Is(err, context.Canceled) && c.n.waiting.Err() != nil {
+		return &fail.Error{Kind: fail.NotRunning, Op: "the node is ending", Next: "start it again and repeat"}
+	}
+	return err
+}
+
+// wanted is how many other devices the policy wants to hold everything; without
+// a word from it, one.
+func (n *Node) wanted() int {
+	if v, err := strconv.Atoi(n.repl.Policy()["replicas"]); err == nil && v > 0 {
+		return v
+	}
+	return 1
+}
+
+// Invite implements control.Node.
+func (c controlNode) Invite(_ context.Context, req control.InviteRequest) (string, error) {
+	if c.n.format.Role != RoleMember {
+		return "", errKeyless()
+	}
+	if c.n.cfg.Listen == "" {
+		return "", &fail.Error{Kind: fail.Address, Op: "this node listens nowhere, so nobody could use an invite", Next: "start it with --listen"}
+	}
+	ttl := req.Expires
+	if ttl == 0 {
+		ttl = defaultExpiry
+	}
+	if ttl < 0 || ttl > maxExpiry {
+		return "", &fail.Error{Kind: fail.Usage, Op: "--expires must lie between 0 and a year"}
+	}
+	role := replica.RoleMember
+	if req.Replica {
+		role = replica.RoleReplica
+	}
+	inv, err := c.n.repl.CreateInvite(role, ttl)
+	if err != nil {
+		return "", err
+	}
+	return cipher.Invite{
+		Volume: inv.Volume, Device: cipher.DeviceID(inv.Device), Addrs: inv.Addrs, Secret: inv.Secret,
+		Expires: inv.Expires, Role: cipher.Role(inv.Role),
+	}.String(), nil
+}
+
+// ExportKey implements control.Node.
+func (c controlNode) ExportKey(context.Context) (string, error) {
+	if c.n.epochs == nil {
+		return "", errKeyless()
+	}
+	words, err := cipher.NewPhraseFor(rand.Reader, cipher.VolumeID(c.n.format.Volume))
+	if err != nil {
+		return "", err
+	}
+	recovery, err := words.Recovery()
+	if err != nil {
+		return "", err
+	}
+	self := replica.DeviceID(c.n.keys.device.ID())
+	public, signature, wraps, err := recoveryParts(c.n.format.Volume, self, recovery, c.n.epochs.all())
+	if err != nil {
+		return "", err
+	}
+	if err := c.n.repl.SetRecovery(public, signature, wraps); err != nil {
+		return "", err
+	}
+	return string(words), nil
+}

@@ -1,0 +1,33 @@
+package node
+
+import (
+	"errors"
+	"os"
+
+	"github.com/foreverfs/forever/casstore"
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/sealedfs"
+	"github.com/foreverfs/forever/replica"
+)
+
+// explain tells a failure to start in words that say what to do.
+func explain(cfg Config, err error) error {
+	var e *fail.Error
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	in := "data directory " + cfg.Dir
+	switch kind := classify(err); {
+	case kind == fail.NoSpace:
+		return &fail.Error{Kind: kind, Op: "the disk of " + in + " is full", Err: words(err), Next: "free some space and start again; nothing is lost"}
+	case errors.Is(err, sealedfs.ErrKey), errors.Is(err, sealedfs.ErrNotSealed):
+		return &fail.Error{Kind: fail.Key, Op: "open the state in " + in, Err: words(err), Next: "key and state do not belong together: restore both from one copy"}
+	case errors.Is(err, sealedfs.ErrVersion), errors.Is(err, casstore.ErrVersion):
+		return &fail.Error{Kind: fail.Format, Op: in, Err: words(err), Next: "update fsmount; nothing was changed"}
+	case errors.Is(err, replica.ErrNoVolume):
+		return &fail.Error{Kind: fail.Format, Op: in + " has lost its control log", Err: words(err), Next: "restore it from a copy, or join anew with another --data"}
+	case errors.Is(err, os.ErrPermission):
+		return &fail.Error{Kind: fail.Format, Op: "open " + in, Err: plain(err), Next: "run as the user it belongs to"}
+	}
+	return err
+}

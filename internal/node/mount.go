@@ -1,0 +1,101 @@
+package node
+
+import (
+	"context"
+	"errors"
+
+	"github.com/foreverfs/forever/fusefs"
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/volume"
+)
+
+// MountConfig says how a node is mounted.
+type MountConfig struct {
+	// Mountpoint is what PrepareMountpoint returned.
+	Mountpoint string
+	AllowOther bool
+}
+
+// mount is a mount of this node and the goroutine that serves it.
+type mount struct {
+	point  string
+	server *fusefs.Server
+	// root keeps the volume aware that the kernel holds the root directory,
+	// which it never looks up: else changes in it would not reach kernel caches.
+	root *volume.DirHandle
+	done chan struct{}
+	err  error // of the server; set before done is closed
+}
+
+// Mount mounts the volume; it is usable on return. When the mount ends, by
+// whatever means, Done says so.
+func (n *Node) Mount(cfg MountConfig) error {
+	if n.vol == nil {
+		return errKeyless()
+	}
+	server, err := fusefs.Mount(fusefs.Config{
+		Mountpoint: cfg.Mountpoint, Volume: n.vol, ReadOnly: n.cfg.ReadOnly, AllowOther: cfg.AllowOther,
+		FSName: n.dir.path, Logger: n.log.Named("fuse"),
+	})
+	if err != nil {
+		return mountFailure(cfg, err)
+	}
+	root, err := n.vol.OpenDir(context.Background(), volume.RootIno)
+	if err != nil {
+		return errors.Join(err, server.Unmount())
+	}
+	m := &mount{point: cfg.Mountpoint, server: server, root: root, done: make(chan struct{})}
+	n.mount.Store(m)
+	go func() {
+		defer close(m.done)
+		m.err = server.Serve(context.Background())
+		m.root.Release()
+		n.end(m.err)
+	}()
+	n.log.Info("mounted", "mountpoint", cfg.Mountpoint)
+	return nil
+}
+
+// mountFailure tells why nothing was mounted.
+func mountFailure(cfg MountConfig, err error) error {
+	var e *fusefs.MountError
+	if !errors.As(err, &e) {
+		return &fail.Error{Kind: fail.FUSE, Op: "mount on " + cfg.Mountpoint, Err: words(err)}
+	}
+	kind := fail.FUSE
+	for _, is := range []error{
+		fusefs.ErrMountpoint, fusefs.ErrMountpointBusy, fusefs.ErrMountpointDead, fusefs.ErrMountpointNotEmpty,
+	} {
+		if errors.Is(e.Err, is) {
+			kind = fail.Mountpoint
+		}
+	}
+	return &fail.Error{Kind: kind, Op: "mount on " + e.Mountpoint, Err: words(e.Err), Next: e.Next}
+}
+
+// unmount takes the mount away and waits until nothing serves it. Programs that
+// do not close their files there in time lose them.
+func (n *Node) unmount() error {
+	m := n.mount.Load()
+	if m == nil {
+		return nil
+	}
+	select {
+	case <-m.done: // somebody else unmounted it
+		return nil
+	default:
+	}
+	// What was written so far must not depend on how the unmounting goes.
+	flushed := n.vol.SyncAll(context.Background())
+	err := m.server.Unmount()
+	<-m.done
+	return errors.Join(flushed, err)
+}
+
+// notifier tells kernel caches of changes made beside the mount; nil without one.
+func (n *Node) notifier() volume.Notifier {
+	if m := n.mount.Load(); m != nil {
+		return m.server.Notifier()
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/zeebo/blake3"
+
+	"github.com/foreverfs/forever/casstore"
+	"github.com/foreverfs/forever/cipher"
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/replica"
+	"github.com/foreverfs/forever/volume"
+)
+
+// Config says which node, and how it runs.
+type Config struct {
+	// Dir is the data directory, absolute.
+	Dir string
+	// Listen is the TCP address where peers reach this node; empty: nowhere,
+	// it only dials.
+	Listen string
+	// ReadOnly refuses changes from this node.
+	ReadOnly bool
+	// Name is what other devices show for this one; empty means the host name.
+	Name string
+	// Logger must not be nil.
+	Logger hclog.Logger
+	// Passphrase returns what protects the key file, nil for nothing. It is asked
+	// when keys are made, and when they are read and protected.
+	Passphrase func(creating bool) ([]byte, error)
+	// Version is shown in the status.
+	Version string
+}
+
+func (c Config) name() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	if host, err := os.Hostname(); err == nil && host != "" {
+		return host
+	}
+	return "device"
+}
+
+// Node is a running node. Its methods may be called from several goroutines.
+type Node struct {
+	cfg     Config
+	log     hclog.Logger
+	started time.Time
+	dir     *dataDir
+	format  format
+	keys    keys
+	state   *kv.Pebble
+	store   *casstore.Store
+	repl    *replica.Replica
+	epochs  *epochs        // nil on a keyless replica
+	vol     *volume.Volume // nil on a keyless replica
+	server  *http.Server
+	mount   atomic.Pointer[mount]
+
+	ctx         context.Context // ends with Close
+	cancel      context.CancelFunc
+	waiting     context.Context // ends when Close begins: requests that only wait go
+	stopWaiting context.CancelFunc
+
+	wg     sync.WaitGroup
+	ended  chan error // capacity 1: why the node should end
+	once   sync.Once
+	closed error
+}
+
+// Open starts the node of an initialised data directory: it serves peers and the
+// control socket on return. The caller closes it.
+func Open(ctx context.Context, cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), ended: make(chan error, 1)}
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	n.waiting, n.stopWaiting = context.WithCancel(n.ctx)
+	if err := n.open(); err != nil {
+		return nil, errors.Join(explain(cfg, err), n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) open() (err error) {
+	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
+		return err
+	}
+	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {
+		return err
+	}
+	if n.state, err = openState(n.dir, n.keys, n.format.Role); err != nil {
+		return err
+	}
+	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
+		return err
+	}
+	if err := n.openReplica(); err != nil {
+		return err
+	}
+	if n.format.Role == RoleMember {
+		if err := n.openVolume(); err != nil {
+			return err
+		}
+	}
+	if err := n.serveReplica(); err != nil {
+		return err
+	}
+	return n.serveControl()
+}
+
+// Done says that the node should end by itself: nil when its mount was taken
+// away, else what failed. It gives one value.
+func (n *Node) Done() <-chan error { return n.ended }
+
+// end makes Done speak; only the first reason counts.
+func (n *Node) end(err error) {
+	select {
+	case n.ended <- err:
+	default:
+	}
+}
+
+// spawn runs fn until Close; what it returns before that ends the node.
+func (n *Node) spawn(what string, fn func(context.Context) error) {
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		if err := fn(n.ctx); n.ctx.Err() == nil {
+			n.log.Error("stopped before its time", "part", what, "error", err)
+			n.end(fmt.Errorf("%s: %w", what, err))
+		}
+	}()
+}
+
+// Close ends the node: no more requests, the mount, what is dirty, the peers, the
+// stores, the lock. It may be called twice; both calls return the same.
+func (n *Node) Close() error {
+	n.once.Do(func() { n.closed = n.shutdown() })
+	return n.closed
+}
+
+func (n *Node) shutdown() error {
+	var errs []error
+	step := func(what string, fn func() error) {
+		if err := fn(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	step("end control socket", n.closeControl)
+	step("unmount", n.unmount)
+	if n.vol != nil {
+		step("flush the volume", n.vol.Close)
+	}
+	n.takeLeave()
+	n.cancel()
+	n.wg.Wait()
+	if n.repl != nil {
+		step("leave peers", n.repl.Close)
+	}
+	if n.store != nil {
+		step("close the chunk store", n.store.Close)
+	}
+	if n.state != nil {
+		step("close the state", n.state.Close)
+	}
+	if n.dir != nil {
+		step("unlock", n.dir.Close)
+	}
+	return errors.Join(errs...)
+}
+
+// leavePatience is how long a node that ends waits for connected devices to take
+// its last changes.
+const leavePatience = 2 * time.Second
+
+// takeLeave lets connected devices have what was published last, so that they need
+// not wait for this node's next start.
+func (n *Node) takeLeave() {
+	if n.repl == nil {
+		return
+	}
+	st, err := n.repl.Status()
+	if err != nil || st.Connected == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, leavePatience)
+	defer cancel()
+	if err := n.repl.Wait(ctx, st.Connected, nil); err != nil {
+		n.log.Info("ending before every connected device has everything", "devices", st.Connected)
+	}
+}
+
+// newAuthor names this start of the device: one incarnation, one log.
+func newAuthor(device cipher.DeviceID) (a namespace.AuthorID) {
+	sum := blake3.Sum256(device[:])
+	copy(a[:8], sum[:])
+	// crypto/rand does not fail.
+	_, _ = rand.Read(a[8:])
+	return a
+}
+
+// diskUsage reports the space of the file system that the data directory is on.
+func (n *Node) diskUsage() (total, free uint64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(n.dir.path, &st); err != nil {
+		return 0, 0, err
+	}
+	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
+}
+
+func errKeyless() error {
+	return &fail.Error{Kind: fail.Keyless, Op: "this node is a keyless replica: it holds only ciphertext", Next: "ask a member"}
+}

@@ -1,0 +1,77 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/replica"
+	"github.com/foreverfs/forever/volume"
+)
+
+// openReplica opens the logs and takes the epoch keys wrapped for this device. It
+// comes before anything is put into the store.
+func (n *Node) openReplica() (err error) {
+	cfg := replica.Config{
+		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store},
+		Transport: tcp(n.keys, n.cfg), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
+	}
+	if n.format.Role == RoleMember {
+		n.epochs = newEpochs(n.keys.device, n.format.Volume)
+		cfg.Admit = n.epochs.wrap
+		cfg.Deliver = n.deliver
+		cfg.ControlChanged = n.refreshEpochs
+	}
+	if n.repl, err = replica.Open(cfg); err != nil {
+		return err
+	}
+	if n.epochs == nil {
+		return nil
+	}
+	return n.epochs.update(n.repl.Epochs())
+}
+
+// openVolume opens the tree as a new incarnation, brings it to what the logs
+// hold, and puts the volume on top.
+func (n *Node) openVolume() error {
+	author := newAuthor(n.keys.device.ID())
+	tree, err := namespace.Open(n.state, author)
+	if err != nil {
+		return fmt.Errorf("open tree: %w", err)
+	}
+	n.vol, err = volume.Open(volume.Config{
+		Tree:      tree,
+		State:     n.state,
+		Chunks:    &chunks{store: n.store, peers: n.repl, log: n.log},
+		Sealer:    n.epochs.ring,
+		Log:       &opLog{repl: n.repl, epochs: n.epochs, author: author},
+		Logger:    n.log.Named("volume"),
+		ReadOnly:  n.cfg.ReadOnly,
+		DiskUsage: n.diskUsage,
+	})
+	if err != nil {
+		return fmt.Errorf("open volume: %w", err)
+	}
+	after := map[replica.AuthorID]uint64{}
+	for a, seq := range n.vol.Vector() {
+		after[replica.AuthorID(a)] = seq
+	}
+	if err := n.repl.Replay(after, n.deliver); err != nil {
+		// The rest of the tree is good; delivering goes on trying.
+		n.log.Error("cannot apply stored batches", "error", err)
+	}
+	return nil
+}
+
+// serveReplica listens, and exchanges with other devices until Close.
+func (n *Node) serveReplica() error {
+	addr, err := n.repl.Listen()
+	if err != nil {
+		return listenError(n.cfg.Listen, err)
+	}
+	if addr != "" {
+		n.log.Info("listening", "address", addr)
+	}
+	n.spawn("exchange with other devices", func(ctx context.Context) error { return n.repl.Serve(ctx) })
+	return nil
+}

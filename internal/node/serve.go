@@ -1,0 +1,95 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/internal/control"
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/transport"
+)
+
+// requestPatience is how long requests under way may still take when the node ends.
+const requestPatience = 5 * time.Second
+
+// serveControl opens the control socket. Requests that only wait end with
+// stopWaiting, the others are given requestPatience.
+func (n *Node) serveControl() error {
+	l, err := control.Listen(n.dir.path)
+	if err != nil {
+		return err
+	}
+	var tree control.Files = keylessFiles{}
+	if n.vol != nil {
+		tree = files{v: n.vol, notifier: n.notifier}
+	}
+	n.server = &http.Server{
+		Handler:           control.Handler(controlNode{n}, tree),
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          n.log.Named("control").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
+	}
+	n.wg.Add(1)
+	go func() {
+		defer n.wg.Done()
+		if err := n.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			n.end(fmt.Errorf("serve control socket: %w", err))
+		}
+	}()
+	return nil
+}
+
+func (n *Node) closeControl() error {
+	if n.server == nil {
+		return nil
+	}
+	n.stopWaiting()
+	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
+	defer cancel()
+	err := n.server.Shutdown(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		n.log.Warn("requests on the control socket were cut off")
+		err = n.server.Close()
+	}
+	if rerr := os.Remove(n.dir.join(control.SocketName)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		err = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// listenError tells why the node cannot listen.
+func listenError(addr string, err error) error {
+	e := &fail.Error{Kind: fail.Address, Op: "listen on " + addr, Err: cause(err)}
+	e.Next = "choose another address with --listen, for instance --listen :0"
+	return e
+}
+
+// dialCause shortens the tale of a failed dial to what each address said.
+func dialCause(err error) error {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return errors.New("no answer in time")
+	case errors.Is(err, transport.ErrNoPeer):
+		return errors.New("what answers is no forever node")
+	}
+	return cause(err)
+}
+
+// cause drops the operation and address that the net package put before it.
+func cause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var sys *os.SyscallError
+	if errors.As(err, &sys) {
+		return sys.Err
+	}
+	return err
+}

@@ -1,0 +1,34 @@
+package node
+
+import (
+	"fmt"
+
+	"github.com/foreverfs/forever/casstore"
+	"github.com/foreverfs/forever/replica"
+)
+
+// replicaStore shows the chunk store as the replica knows stores: positions are
+// bytes to it.
+type replicaStore struct{ *casstore.Store }
+
+var _ replica.Store = replicaStore{}
+
+// End implements replica.Store.
+func (s replicaStore) End() replica.Position { return replica.Position(s.Store.End().Bytes()) }
+
+// Since implements replica.Store.
+func (s replicaStore) Since(pos replica.Position, limit int) ([]replica.Item, error) {
+	from, err := casstore.ParsePosition(pos[:])
+	if err != nil {
+		return nil, err
+	}
+	items, err := s.Store.Since(from, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list chunks: %w", err)
+	}
+	out := make([]replica.Item, len(items))
+	for i, it := range items {
+		out[i] = replica.Item{ID: it.ID, Size: it.Size, Pos: replica.Position(it.Pos.Bytes())}
+	}
+	return out, nil
+}

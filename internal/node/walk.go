@@ -1,0 +1,151 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"path"
+	"strings"
+	"syscall"
+
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/volume"
+)
+
+// maxLinks is how many symbolic links one path may lead through, as on Linux.
+const maxLinks = 40
+
+// errOutside says that a symbolic link leaves the volume.
+var errOutside = errors.New("a symbolic link leads out of the volume")
+
+// walker resolves one path inside a volume. It holds a reference on every inode
+// from the root to where it stands, until done.
+type walker struct {
+	v     *volume.Volume
+	at    []volume.Attr // from the root down; never empty
+	links int
+}
+
+// walk resolves p, following symbolic links; the last one only if follow. The
+// caller calls done on the walker it gets.
+func walk(ctx context.Context, v *volume.Volume, p string, follow bool) (*walker, error) {
+	root, err := v.Getattr(ctx, volume.RootIno)
+	if err != nil {
+		return nil, err
+	}
+	w := &walker{v: v, at: []volume.Attr{root}}
+	if err := w.steps(ctx, p, follow); err != nil {
+		w.done()
+		return nil, err
+	}
+	return w, nil
+}
+
+// here returns where the walker stands.
+func (w *walker) here() volume.Attr { return w.at[len(w.at)-1] }
+
+// done gives the references back.
+func (w *walker) done() {
+	for len(w.at) > 1 {
+		w.up()
+	}
+}
+
+func (w *walker) up() {
+	if len(w.at) > 1 {
+		w.v.Forget(w.here().Ino, 1)
+		w.at = w.at[:len(w.at)-1]
+	}
+}
+
+func (w *walker) steps(ctx context.Context, p string, follow bool) error {
+	names := strings.Split(p, "/")
+	for i, name := range names {
+		last := strings.Trim(strings.Join(names[i+1:], ""), "/") == ""
+		if err := w.step(ctx, name, follow || !last); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *walker) step(ctx context.Context, name string, follow bool) error {
+	switch name {
+	case "", ".":
+		return nil
+	case "..":
+		w.up()
+		return nil
+	}
+	a, err := w.v.Lookup(ctx, w.here().Ino, name)
+	if err != nil {
+		return err
+	}
+	if a.Kind != namespace.KindSymlink || !follow {
+		w.at = append(w.at, a)
+		return nil
+	}
+	target, err := w.v.Readlink(ctx, a.Ino)
+	w.v.Forget(a.Ino, 1)
+	if err != nil {
+		return err
+	}
+	if w.links++; w.links > maxLinks {
+		return syscall.ELOOP
+	}
+	if path.IsAbs(target) {
+		return errOutside
+	}
+	return w.steps(ctx, target, true)
+}
+
+// walkParent resolves the directory of p and returns it with the last name.
+func walkParent(ctx context.Context, v *volume.Volume, p string) (*walker, string, error) {
+	dir, name := path.Split(path.Clean("/" + p))
+	if name == "" {
+		return nil, "", errIsRoot
+	}
+	w, err := walk(ctx, v, dir, true)
+	return w, name, err
+}
+
+// errIsRoot says that an operation was asked for on the root directory.
+var errIsRoot = errors.New("the root of the volume cannot be replaced or removed")
+
+// pathError tells of a failure on a path of the tree.
+func pathError(p string, err error) error {
+	var e *fail.Error
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	kind := classify(err)
+	p = "/" + strings.TrimLeft(p, "/")
+	switch {
+	case errors.Is(err, namespace.ErrNotExist):
+		return &fail.Error{Kind: fail.Path, Op: p + " does not exist", Next: "fsmount ls shows what there is"}
+	case errors.Is(err, volume.ErrReadOnly):
+		return &fail.Error{Kind: fail.ReadOnly, Op: "cannot change " + p + ": the node was started with --read-only"}
+	case kind == fail.NoSpace:
+		return &fail.Error{Kind: kind, Op: "cannot store " + p + ": the disk of this node's data directory is full", Next: "free some space and try again"}
+	case kind == fail.Unavailable:
+		return &fail.Error{Kind: kind, Op: "read " + p, Err: words(err), Next: "connect to a device that holds it (fsmount status)"}
+	}
+	if kind == fail.Internal && errnoLike(err) {
+		kind = fail.Path
+	}
+	return &fail.Error{Kind: kind, Op: p, Err: words(err)}
+}
+
+// errnoLike reports whether err says something about the path rather than about
+// a failure inside.
+func errnoLike(err error) bool {
+	for _, is := range []error{
+		namespace.ErrExist, namespace.ErrNotEmpty, namespace.ErrNotDir, namespace.ErrIsDir, namespace.ErrInvalidMove,
+		namespace.ErrNameTooLong, namespace.ErrInvalidName, errIsRoot, errOutside, syscall.ELOOP, volume.ErrTooLarge,
+	} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
+}

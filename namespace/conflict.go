@@ -1,0 +1,59 @@
+package namespace
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// maxExt is the longest extension a conflict name keeps, in bytes, dot included.
+const maxExt = 32
+
+// conflictName returns the name under which an entry is shown that lost its
+// slot's name to another: "stem (conflict DEVICE 2026-11-22 103000 ab12cd34).ext".
+// Nothing but the op that made the entry decides it.
+func conflictName(name, device string, e EntryID, unixNano int64) string {
+	stem, ext := splitExt(name)
+	sum := sha256.Sum256(e.Append([]byte("forever conflict\x00")))
+	mark := " (conflict " + device + " " + time.Unix(0, unixNano).UTC().Format("2006-01-02 150405") + " " +
+		hex.EncodeToString(sum[:4]) + ")" + ext
+	return cut(stem, MaxName-len(mark)) + mark
+}
+
+// splitExt splits a name before its last dot. Dotfiles have no extension.
+func splitExt(name string) (stem, ext string) {
+	i := strings.LastIndexByte(name, '.')
+	if i <= 0 || strings.Trim(name[:i], ".") == "" || len(name)-i > maxExt {
+		return name, ""
+	}
+	return name[:i], name[i:]
+}
+
+// cut shortens s to at most n bytes, between runes where it has runes.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for i := n; i > n-utf8.UTFMax && i > 0; i-- {
+		if utf8.RuneStart(s[i]) {
+			return s[:i]
+		}
+	}
+	return s[:n]
+}
+
+// deviceName returns name as it may stand in a file name, or a name made of the author's ID.
+func deviceName(name string, a AuthorID) string {
+	name = strings.Map(func(r rune) rune {
+		if r < ' ' || r == '/' || r == 0x7f {
+			return '_'
+		}
+		return r
+	}, strings.ToValidUTF8(name, "_"))
+	if name = cut(strings.TrimSpace(name), MaxDevice); name == "" {
+		return hex.EncodeToString(a[:4])
+	}
+	return name
+}

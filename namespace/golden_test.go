@@ -1,0 +1,101 @@
+package namespace
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// goldenBatches makes two batches that have every op, every field.
+func goldenBatches(t *testing.T) [][]byte {
+	r := newRig(t, 1)
+	old := AuthorID{0: 1, 15: 1}
+	_, err := r.Create(1700000000_000000001, Root, "d", CreateSpec{Kind: KindDir, Mode: 0o755, UID: 1000, GID: 100})
+	r.must(err)
+	_, err = r.Create(1700000000_000000002, Root, "f.txt", CreateSpec{Kind: KindFile, Mode: 0o644, Xattrs: map[string][]byte{"user.k": []byte("v")}})
+	r.must(err)
+	first := r.cutOne()
+	f, d := r.node("f.txt").ID, r.node("d").ID
+	r.now = 1700000000_000000002
+	_, err = r.SetContent(r.tick(), f, chunk.Version{Size: 5, Inline: []byte("hello")}, r.now, nil, nil)
+	r.must(err)
+	r.reopen(AuthorID{0: 1, 15: 2})
+	big := chunk.Version{Size: 1 << 30, BlockLog: 16, Height: 2, Root: chunk.ID{0xab, 31: 0xcd}}
+	_, err = r.SetContent(r.tick(), f, big, r.now, []OpID{r.node("f.txt").Content.ID}, nil)
+	r.must(err)
+	_, err = r.SetAttr(r.tick(), d, AttrChange{Mask: attrAll, Mode: 0o700, UID: 1, GID: 2, Atime: 3, Mtime: -4, Ctime: 5})
+	r.must(err, r.SetXattr(r.tick(), f, "user.k", []byte("w")), r.RemoveXattr(r.tick(), f, "user.k"))
+	_, err = r.Create(r.tick(), d, "dev", CreateSpec{Kind: KindBlock, Mode: 0o600, Rdev: 0x801})
+	r.must(err)
+	r.must(r.make(KindSymlink, "l"), r.ln("f.txt", "d/g"), r.mv("l", "d/g", 0), r.mv("f.txt", "d", Exchange), r.rm("d"), r.mkdir("e"), r.rmdir("e"))
+	if old == r.Author() {
+		t.Fatal("the second batch adopts nothing")
+	}
+	return [][]byte{first, r.cutOne()}
+}
+
+// TestGolden: the bytes of batches never change, and batches once written can be merged for ever.
+func TestGolden(t *testing.T) {
+	for i, got := range goldenBatches(t) {
+		path := filepath.Join("testdata", "batch-v1-"+string(rune('a'+i))+".hex")
+		if *update {
+			if err := os.WriteFile(path, []byte(hex.EncodeToString(got)+"\n"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := readGolden(t, path)
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s: got\n%x\nwant\n%x", path, got, want)
+		}
+	}
+	r := newRig(t, 9)
+	r.merge(AuthorID{0: 1, 15: 1}, 1, readGolden(t, "testdata/batch-v1-a.hex"))
+	r.merge(AuthorID{0: 1, 15: 2}, 1, readGolden(t, "testdata/batch-v1-b.hex"))
+	r.wantTree("f.txt/", "f.txt/dev", "f.txt/g")
+}
+
+func readGolden(t testing.TB, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(string(bytes.TrimSpace(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestGoldenRecords: the state's records.
+func TestGoldenRecords(t *testing.T) {
+	a := OpID{1, AuthorID{0: 1, 15: 1}}
+	b := OpID{0x102, AuthorID{0: 2}}
+	file := node{kind: KindFile, created: a, mode: register[uint32]{0o644, b}, uid: register[uint32]{1000, a}, gid: register[uint32]{100, a},
+		atime: register[int64]{1, a}, mtime: register[int64]{2, b}, ctime: register[int64]{-1, b}, btime: 1, rev: 1, links: 1,
+		heads: []Content{{b, chunk.Version{Size: 2, BlockLog: 16, Inline: []byte("hi")}}}}
+	dir := node{kind: KindDir, created: a, mode: register[uint32]{0o755, a}, place: placement{Root, "d", EntryID{a, 0}, 7}, removed: true, children: 2, subdirs: 1}
+	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
+	tb := tomb{Root, "t", 8, []OpID{a, b}}
+	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
+	x := xattr{a, true, []byte("v")}
+	for name, got := range map[string][]byte{"node-file": file.append(nil), "node-dir": dir.append(nil), "slot": s.append(nil),
+		"tomb": tb.append(nil), "move": mv.append(nil), "xattr": x.append(nil)} {
+		path := filepath.Join("testdata", "record-v1-"+name+".hex")
+		if *update {
+			if err := os.WriteFile(path, []byte(hex.EncodeToString(got)+"\n"), 0o666); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if want := readGolden(t, path); !bytes.Equal(got, want) {
+			t.Errorf("%s: got\n%x\nwant\n%x", path, got, want)
+		}
+	}
+}

@@ -1,0 +1,65 @@
+package namespace
+
+import "encoding/binary"
+
+// The kinds of key; each begins with 't' and one of these bytes.
+const (
+	keyMeta     = 'M' // -> meta
+	keyAuthor   = 'a' // author -> authorInfo
+	keyBatch    = 'b' // author, seq -> counter of the batch's last op
+	keyVector   = 'v' // author, other author -> seq the author had seen of the other
+	keyAdopted  = 'o' // author, adopting author, seq -> greatest counter adopted
+	keyPending  = 'p' // counter -> author, op
+	keyNode     = 'n' // node -> node record
+	keySlot     = 'e' // directory, name -> slot record
+	keyXattr    = 'x' // node, name -> xattr record
+	keyTomb     = 't' // node, entry -> tomb record
+	keyMove     = 'm' // op -> move record
+	keyDemotion = 'y' // directory, entry, name -> nothing
+)
+
+// treeKeys are the kinds of key that are a function of the set of ops.
+var treeKeys = []byte{keyNode, keySlot, keyXattr, keyTomb, keyMove, keyDemotion}
+
+func key(kind byte, parts ...[]byte) []byte {
+	k := append(make([]byte, 0, 64), 't', kind)
+	for _, p := range parts {
+		k = append(k, p...)
+	}
+	return k
+}
+
+func nodeKey(id NodeID) []byte { return append(append(make([]byte, 0, 18), 't', keyNode), id[:]...) }
+
+func slotKey(dir NodeID, name string) []byte {
+	k := append(make([]byte, 0, 19+len(name)), 't', keySlot)
+	return append(append(k, dir[:]...), name...)
+}
+
+func xattrKey(id NodeID, name string) []byte {
+	return append(key(keyXattr, id[:]), name...)
+}
+
+func tombKey(id NodeID, e EntryID) []byte { return e.Append(key(keyTomb, id[:])) }
+
+func moveKey(o OpID) []byte { return o.Append(key(keyMove)) }
+
+func demotionKey(dir NodeID, name string, e EntryID) []byte {
+	return append(e.Append(key(keyDemotion, dir[:])), name...)
+}
+
+func authorKey(a AuthorID) []byte { return key(keyAuthor, a[:]) }
+
+func vectorKey(a, of AuthorID) []byte { return key(keyVector, a[:], of[:]) }
+
+func batchKey(a AuthorID, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(key(keyBatch, a[:]), seq)
+}
+
+func adoptedKey(a, by AuthorID, seq uint64) []byte {
+	return binary.BigEndian.AppendUint64(key(keyAdopted, a[:], by[:]), seq)
+}
+
+func pendingKey(lamport uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 10), 't', keyPending), lamport)
+}

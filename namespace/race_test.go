@@ -1,0 +1,272 @@
+package namespace
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// flush cuts what is pending and remembers the batches for the others.
+func (r *rig) flush(to map[logKey][]byte) {
+	r.t.Helper()
+	for r.Pending() > 0 {
+		payload, err := r.Cut()
+		r.must(err)
+		seq := r.Vector()[r.Author()] + 1
+		to[logKey{r.Author(), seq}] = payload
+		r.must(r.Committed(seq))
+	}
+}
+
+// meet lets all devices exchange everything, and checks that they agree.
+func meet(t *testing.T, rigs ...*rig) {
+	t.Helper()
+	all := map[logKey][]byte{}
+	for _, r := range rigs {
+		r.flush(all)
+	}
+	for range all {
+		for _, r := range rigs {
+			for k, payload := range all {
+				if r.Vector()[k.author]+1 == k.seq {
+					_, err := r.Merge(k.author, k.seq, payload)
+					r.must(err)
+				}
+			}
+		}
+	}
+	want, err := rigs[0].Hash()
+	rigs[0].must(err)
+	for _, r := range rigs {
+		got, err := r.Hash()
+		r.must(err)
+		if got != want {
+			t.Fatalf("device %v differs:\n%s\nand:\n%s", r.Author(), dump(r.Tree), dump(rigs[0].Tree))
+		}
+		mustCheck(t, r.Tree)
+	}
+}
+
+var conflictMark = regexp.MustCompile(`\(conflict (\S+) 1970-01-01 000000 [0-9a-f]{8}\)`)
+
+// plain shortens conflict names, whose hashes tell a reader nothing.
+func plain(paths []string) []string {
+	out := slices.Clone(paths)
+	for i, p := range out {
+		out[i] = conflictMark.ReplaceAllString(p, "($1)")
+	}
+	return out
+}
+
+// TestRaces: what two devices do apart, and what both see once they met.
+func TestRaces(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		before, a, b func(r *rig)
+		want         []string
+	}{
+		{"both edit one file: both contents stay, the greater op shows",
+			func(r *rig) { r.must(r.mkfile("f"), r.write("f", "base")) },
+			func(r *rig) { r.must(r.write("f", "a")) },
+			func(r *rig) { r.must(r.write("f", "b")) },
+			[]string{"f=b"}},
+		{"both create one name",
+			func(r *rig) {},
+			func(r *rig) { r.must(r.mkfile("f.txt"), r.write("f.txt", "a")) },
+			func(r *rig) { r.must(r.mkfile("f.txt"), r.write("f.txt", "b")) },
+			[]string{"f (dev1).txt=a", "f.txt=b"}},
+		{"both make one directory",
+			func(r *rig) {},
+			func(r *rig) { r.must(r.mkdir("d"), r.mkfile("d/x")) },
+			func(r *rig) { r.must(r.mkdir("d"), r.mkfile("d/y")) },
+			[]string{"d/", "d/y", "d (dev1)/", "d (dev1)/x"}},
+		{"crossing moves of directories: the later one would make a cycle",
+			func(r *rig) { r.must(r.mkdir("x"), r.mkdir("y")) },
+			func(r *rig) { r.must(r.mv("x", "y/x", 0)) },
+			func(r *rig) { r.must(r.mv("y", "x/y", 0)) },
+			[]string{"y/", "y/x/"}},
+		{"edit against delete: the edit survives",
+			func(r *rig) { r.must(r.mkfile("f"), r.write("f", "base")) },
+			func(r *rig) { r.must(r.write("f", "a")) },
+			func(r *rig) { r.must(r.rm("f")) },
+			[]string{"f=a"}},
+		{"edit against replace: the edit survives under a conflict name",
+			func(r *rig) { r.must(r.mkfile("f"), r.write("f", "base"), r.mkfile("g"), r.write("g", "new")) },
+			func(r *rig) { r.must(r.write("f", "a")) },
+			func(r *rig) { r.must(r.mv("g", "f", 0)) },
+			[]string{"f=new", "f (dev1)=a"}},
+		{"rmdir against create inside: the directory comes back",
+			func(r *rig) { r.must(r.mkdir("d")) },
+			func(r *rig) { r.must(r.mkfile("d/f")) },
+			func(r *rig) { r.must(r.rmdir("d")) },
+			[]string{"d/", "d/f"}},
+		{"rm -r against an edit far below: it survives with its directories, nothing else",
+			func(r *rig) {
+				r.must(r.mkdir("d"), r.mkdir("d/e"), r.mkdir("d/x"), r.mkfile("d/e/f"), r.mkfile("d/e/g"), r.mkfile("d/h"))
+			},
+			func(r *rig) { r.must(r.write("d/e/f", "a")) },
+			func(r *rig) {
+				r.must(r.rm("d/e/f"), r.rm("d/e/g"), r.rmdir("d/e"), r.rmdir("d/x"), r.rm("d/h"), r.rmdir("d"))
+			},
+			[]string{"d/", "d/e/", "d/e/f=a"}},
+		{"rmdir against moving the directory: the move wins",
+			func(r *rig) { r.must(r.mkdir("d")) },
+			func(r *rig) { r.must(r.mv("d", "e", 0)) },
+			func(r *rig) { r.must(r.rmdir("d")) },
+			[]string{"e/"}},
+		{"both save the editor's way: one wins the name, neither is lost",
+			func(r *rig) { r.must(r.mkfile("f"), r.write("f", "base")) },
+			func(r *rig) { r.must(r.mkfile("f~"), r.write("f~", "a"), r.mv("f~", "f", 0)) },
+			func(r *rig) { r.must(r.mkfile("f~"), r.write("f~", "b"), r.mv("f~", "f", 0)) },
+			[]string{"f=b", "f (dev1)=a"}},
+		{"hard links edited through different names: one node, both contents",
+			func(r *rig) { r.must(r.mkfile("f"), r.ln("f", "g")) },
+			func(r *rig) { r.must(r.write("f", "a")) },
+			func(r *rig) { r.must(r.write("g", "b")) },
+			[]string{"f=b", "g=b"}},
+		{"exchange against rename: both names of the first end, the file has two",
+			func(r *rig) { r.must(r.mkfile("f"), r.write("f", "1"), r.mkfile("g"), r.write("g", "2")) },
+			func(r *rig) { r.must(r.mv("f", "g", Exchange)) },
+			func(r *rig) { r.must(r.mv("f", "h", 0)) },
+			[]string{"f=2", "g=1", "h=1"}},
+		{"unlink of a name against unlink of another: the file is gone",
+			func(r *rig) { r.must(r.mkfile("f"), r.ln("f", "g")) },
+			func(r *rig) { r.must(r.rm("f")) },
+			func(r *rig) { r.must(r.rm("g")) },
+			nil},
+		{"a temporary file that is gone before they meet leaves no conflict",
+			func(r *rig) {},
+			func(r *rig) { r.must(r.mkfile("lock"), r.write("lock", "a")) },
+			func(r *rig) { r.must(r.mkfile("lock"), r.rm("lock")) },
+			[]string{"lock=a"}},
+		{"modes: the greater op",
+			func(r *rig) { r.must(r.mkfile("f")) },
+			func(r *rig) {
+				_, err := r.SetAttr(r.tick(), r.node("f").ID, AttrChange{Mask: AttrMode, Mode: 1})
+				r.must(err)
+			},
+			func(r *rig) {
+				_, err := r.SetAttr(r.tick(), r.node("f").ID, AttrChange{Mask: AttrMode, Mode: 2})
+				r.must(err)
+			},
+			[]string{"f"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := newRig(t, 1), newRig(t, 2)
+			c.before(a)
+			meet(t, a, b)
+			c.a(a)
+			c.b(b)
+			meet(t, a, b)
+			if diff := cmp.Diff(c.want, plain(a.ls())); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestConcurrentHeadsAreListed(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkfile("f"), a.write("f", "base"))
+	meet(t, a, b)
+	a.must(a.write("f", "from a"))
+	b.must(b.write("f", "from b"))
+	meet(t, a, b)
+	n := a.node("f")
+	if len(n.Heads) != 2 || string(n.Heads[0].Inline) != "from b" || string(n.Heads[1].Inline) != "from a" || n.Heads[0].ID != n.Content.ID {
+		t.Fatalf("heads: %+v", n.Heads)
+	}
+	b.must(b.write("f", "knows only the visible one"))
+	meet(t, a, b)
+	if n := a.node("f"); len(n.Heads) != 2 || string(n.Heads[1].Inline) != "from a" {
+		t.Fatalf("heads after a third write: %+v", n.Heads)
+	}
+}
+
+// TestDemotionSticks: whoever removes the winner knowing of the other leaves
+// the other its conflict name.
+func TestDemotionSticks(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkfile("f"), a.write("f", "a"))
+	b.must(b.mkfile("f"), b.write("f", "b"))
+	meet(t, a, b)
+	name := a.ls()[1]
+	name = name[:strings.Index(name, "=")]
+	a.must(a.rm("f"))
+	meet(t, a, b)
+	b.wantTree(name + "=a")
+	b.must(b.mkfile("f"), b.write("f", "new"), b.mv(name, "g", 0))
+	meet(t, a, b)
+	a.wantTree("f=new", "g=a")
+}
+
+// TestCameBackStays: a directory that a removal lost its say over stays until
+// somebody removes it knowingly, even once it is empty.
+func TestCameBackStays(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkdir("d"), a.mkdir("d/e"))
+	meet(t, a, b)
+	a.must(a.mkfile("d/e/f"))
+	b.must(b.rmdir("d/e"), b.rmdir("d"))
+	meet(t, a, b)
+	b.must(b.rm("d/e/f"), b.rmdir("d/e"))
+	b.wantTree("d/")
+	b.must(b.rmdir("d"))
+	meet(t, a, b)
+	a.wantTree()
+}
+
+func TestConflictNames(t *testing.T) {
+	id := EntryID{Op: OpID{Lamport: 7, Author: AuthorID{1}}}
+	long := strings.Repeat("ä", 127)
+	for _, c := range []struct{ name, device, want string }{
+		{"a.txt", "laptop", "a (conflict laptop 2026-11-22 103000 HASH).txt"},
+		{".profile", "laptop", ".profile (conflict laptop 2026-11-22 103000 HASH)"},
+		{"a.tar.gz", "laptop", "a.tar (conflict laptop 2026-11-22 103000 HASH).gz"},
+		{"...", "x", "... (conflict x 2026-11-22 103000 HASH)"},
+		{long + "x", "laptop", strings.Repeat("ä", 105) + " (conflict laptop 2026-11-22 103000 HASH)"},
+	} {
+		got := conflictName(c.name, c.device, id, 1795343400e9)
+		got = regexp.MustCompile(`[0-9a-f]{8}\)`).ReplaceAllString(got, "HASH)")
+		if got != c.want {
+			t.Errorf("%q: got %q, want %q", c.name, got, c.want)
+		}
+	}
+	if got := conflictName(long+".x", strings.Repeat("d", MaxDevice), id, 0); len(got) > MaxName {
+		t.Errorf("%d bytes", len(got))
+	}
+	for in, want := range map[string]string{"a/b\x00": "a_b_", "": "01000000", "\xff": "_"} {
+		if got := deviceName(in, AuthorID{1}); got != want {
+			t.Errorf("device %q: %q", in, got)
+		}
+	}
+}
+
+func TestChangesNameWhatChanged(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkdir("d"), a.mkfile("d/f"))
+	meet(t, a, b)
+	d, f := a.node("d").ID, a.node("d/f").ID
+	a.must(a.write("d/f", "x"), a.mv("d/f", "g", 0))
+	payload, err := a.Cut()
+	a.must(err, a.Committed(2))
+	c, err := b.Merge(a.Author(), 2, payload)
+	b.must(err)
+	for _, n := range []NodeID{d, f, Root} {
+		if !slices.Contains(c.Nodes, n) {
+			t.Errorf("node %v is missing", n)
+		}
+	}
+	for _, n := range []Name{{d, "f"}, {Root, "g"}} {
+		if !slices.Contains(c.Entries, n) {
+			t.Errorf("name %v is missing", n)
+		}
+	}
+	if len(c.Nodes) != 3 || len(c.Entries) != 2 {
+		t.Error(fmt.Sprint(c))
+	}
+}

@@ -1,0 +1,409 @@
+package namespace
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/kv"
+)
+
+// logKey names a batch.
+type logKey struct {
+	author AuthorID
+	seq    uint64
+}
+
+// world is a few devices and all batches that left any of them.
+type world struct {
+	t       *rapid.T
+	batches map[logKey][]byte
+	devices []*device
+	starts  byte
+	clock   int64
+	newDB   func() kv.DB
+
+	// writes says what each content op replaced, removals what contents of the
+	// removed file its author knew.
+	writes   map[OpID]OpID
+	removals map[OpID][]OpID
+}
+
+// device is one device: its state, what it holds of logs, and a state it may fall back to.
+type device struct {
+	w      *world
+	index  int
+	db     kv.DB
+	tree   *Tree
+	holds  map[logKey]bool
+	saved  kv.DB
+	author AuthorID
+}
+
+func newWorld(t *rapid.T, devices int, newDB func() kv.DB) *world {
+	w := &world{t: t, batches: map[logKey][]byte{}, newDB: newDB, writes: map[OpID]OpID{}, removals: map[OpID][]OpID{}}
+	for i := range devices {
+		d := &device{w: w, index: i, db: newDB(), holds: map[logKey]bool{}}
+		w.devices = append(w.devices, d)
+		d.start()
+		d.saved = clone(t, d.db)
+	}
+	return w
+}
+
+func (d *device) start() {
+	d.w.starts++
+	d.author = AuthorID{0: byte(d.index + 1), 15: d.w.starts}
+	tree, err := Open(d.db, d.author, WithDevice(fmt.Sprintf("dev%d", d.index)))
+	if err != nil {
+		d.w.t.Fatalf("open: %v", err)
+	}
+	d.tree = tree
+}
+
+func clone(t *rapid.T, db kv.DB) kv.DB {
+	out := kv.NewMem()
+	err := out.Update(func(tx kv.Tx) error {
+		return db.Scan(nil, nil, func(k, v []byte) bool { return tx.Put(k, v) == nil })
+	})
+	if err != nil {
+		t.Fatalf("clone: %v", err)
+	}
+	return out
+}
+
+// publish cuts all that is pending. If crash is set the device dies after the
+// log has it, before the tree knows.
+func (d *device) publish(crash bool) {
+	for d.tree.Pending() > 0 {
+		payload, err := d.tree.Cut()
+		if err != nil {
+			d.w.t.Fatalf("cut: %v", err)
+		}
+		k := logKey{d.author, d.tree.Vector()[d.author] + 1}
+		d.w.batches[k], d.holds[k] = payload, true
+		if crash {
+			d.start()
+			return
+		}
+		if err := d.tree.Committed(k.seq); err != nil {
+			d.w.t.Fatalf("committed: %v", err)
+		}
+	}
+}
+
+// lose lets a device fall back to an older state, as a power cut may. What others hold stays.
+func (d *device) lose() {
+	d.db = clone(d.w.t, d.saved)
+	d.holds = map[logKey]bool{}
+	d.start()
+	for a, n := range d.tree.Vector() {
+		for seq := uint64(1); seq <= n; seq++ {
+			d.holds[logKey{a, seq}] = true
+		}
+	}
+}
+
+// receive gives a device everything another holds, in any order that works, some of it twice.
+func (d *device) receive(from *device) {
+	d.publish(false)
+	var todo []logKey
+	for k := range from.holds {
+		todo = append(todo, k)
+	}
+	slices.SortFunc(todo, func(a, b logKey) int {
+		if c := bytes.Compare(a.author[:], b.author[:]); c != 0 {
+			return c
+		}
+		return int(a.seq) - int(b.seq)
+	})
+	todo = rapid.Permutation(todo).Draw(d.w.t, "order")
+	for len(todo) > 0 {
+		var later []logKey
+		for _, k := range todo {
+			switch _, err := d.tree.Merge(k.author, k.seq, d.w.batches[k]); {
+			case errors.Is(err, ErrNotReady):
+				later = append(later, k)
+			case err != nil:
+				d.w.t.Fatalf("device %d merges %v/%d: %v", d.index, k.author, k.seq, err)
+			default:
+				d.holds[k] = true
+			}
+		}
+		if len(later) == len(todo) {
+			d.w.t.Fatalf("device %d cannot merge any of %v", d.index, later)
+		}
+		todo = later
+	}
+	if err := check(d.tree); err != nil {
+		d.w.t.Fatalf("device %d after a merge: %v", d.index, err)
+	}
+}
+
+// place is an entry somewhere in the tree.
+type treePlace struct {
+	dir NodeID
+	Entry
+}
+
+func walk(t *Tree) (dirs []NodeID, places []treePlace, err error) {
+	dirs = []NodeID{Root}
+	for i := 0; i < len(dirs); i++ {
+		list, err := t.List(dirs[i], "", 1000)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, e := range list {
+			places = append(places, treePlace{dirs[i], e})
+			if e.Kind == KindDir {
+				dirs = append(dirs, e.Node)
+			}
+		}
+	}
+	return dirs, places, nil
+}
+
+// refusals are what a random local operation may meet.
+var refusals = []error{ErrNotExist, ErrExist, ErrNotEmpty, ErrNotDir, ErrIsDir, ErrInvalidMove, ErrNoXattr}
+
+// act does one random local operation.
+func (d *device) act() {
+	t := d.w.t
+	dirs, places, err := walk(d.tree)
+	if err != nil {
+		t.Fatalf("walk: %v", err)
+	}
+	d.w.clock++
+	now := d.w.clock
+	dir := rapid.SampledFrom(dirs).Draw(t, "dir")
+	name := rapid.SampledFrom([]string{"a", "b", "c.txt"}).Draw(t, "name")
+	if len(places) == 0 || rapid.IntRange(0, 3).Draw(t, "make") == 0 {
+		kind := rapid.SampledFrom([]Kind{KindFile, KindDir, KindDir, KindSymlink}).Draw(t, "kind")
+		spec := CreateSpec{Kind: kind, Mode: 0o644}
+		if kind == KindSymlink {
+			spec.Target = "x"
+		}
+		_, err = d.tree.Create(now, dir, name, spec)
+	} else {
+		p := rapid.SampledFrom(places).Draw(t, "place")
+		err = d.change(now, p, dir, name)
+	}
+	if err != nil && !slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) }) {
+		t.Fatalf("device %d: %v", d.index, err)
+	}
+}
+
+func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err error) {
+	switch rapid.IntRange(0, 9).Draw(d.w.t, "change") {
+	case 0, 1:
+		var replaced *Node
+		_, replaced, err = d.tree.Rename(now, p.dir, p.Name, dir, name, 0)
+		if err == nil && replaced != nil {
+			d.removed(*replaced)
+		}
+	case 2:
+		_, _, err = d.tree.Rename(now, p.dir, p.Name, dir, name, Exchange)
+	case 3:
+		_, err = d.tree.Link(now, p.Node, dir, name)
+	case 4, 5:
+		if p.Kind == KindDir {
+			return d.tree.Rmdir(now, p.dir, p.Name)
+		}
+		var n Node
+		if n, err = d.tree.Unlink(now, p.dir, p.Name); err == nil {
+			d.removed(n)
+		}
+	case 6:
+		_, err = d.tree.SetAttr(now, p.Node, AttrChange{Mask: AttrMode | AttrMtime, Mode: uint32(now) & 0o777, Mtime: now})
+	case 7:
+		if now%3 == 0 {
+			return d.tree.RemoveXattr(now, p.Node, "user.x")
+		}
+		err = d.tree.SetXattr(now, p.Node, "user.x", []byte{byte(now)})
+	default:
+		err = d.write(now, p)
+	}
+	return err
+}
+
+func (d *device) write(now int64, p treePlace) error {
+	n, err := d.tree.Node(p.Node)
+	if err != nil || n.Kind != KindFile {
+		return err
+	}
+	v := chunk.Version{Size: 1, Inline: []byte{byte(now)}}
+	c, err := d.tree.SetContent(now, p.Node, v, now, []OpID{n.Content.ID}, nil)
+	d.w.writes[c.ID] = n.Content.ID
+	return err
+}
+
+// removed notes what was known of a file when the last op took a name from it.
+func (d *device) removed(n Node) {
+	op := OpID{d.tree.MaxLamport(), d.author}
+	for _, h := range append([]Content{n.Content}, n.Heads...) {
+		d.w.removals[op] = append(d.w.removals[op], h.ID)
+	}
+}
+
+// checkKept fails if a content is gone, or out of sight, that nobody replaced or removed knowingly.
+func (w *world) checkKept(tree *Tree) {
+	applied := func(o OpID) bool { return o.Lamport <= tree.authors[o.Author].applied }
+	replaced := map[OpID]bool{}
+	for o, base := range w.writes {
+		if applied(o) {
+			replaced[base] = true
+		}
+	}
+	heads := map[OpID]bool{}
+	_ = tree.scan(key(keyNode), func(k, v []byte) error {
+		var n node
+		if err := decodeNode(NodeID(k), v, &n); err != nil {
+			w.t.Fatal(err)
+		}
+		for _, h := range n.heads {
+			heads[h.ID] = true
+			if n.links == 0 && !w.knownRemoved(tree, n.id, h.ID) {
+				w.t.Fatalf("content %v of node %v is out of sight, though no removal knew it", h.ID, n.id)
+			}
+		}
+		return nil
+	}, 16)
+	for o := range w.writes {
+		if applied(o) && !replaced[o] && !heads[o] {
+			w.t.Fatalf("content %v is gone", o)
+		}
+	}
+}
+
+func (w *world) knownRemoved(tree *Tree, id NodeID, content OpID) (known bool) {
+	_ = tree.scan(key(keyTomb, id[:]), func(_, v []byte) error {
+		tb, err := decodeTomb(v)
+		for _, k := range tb.kills {
+			known = known || slices.Contains(w.removals[k], content)
+		}
+		return err
+	}, entryIDSize)
+	return known
+}
+
+// step is one random event of the world.
+func (w *world) step() {
+	d := rapid.SampledFrom(w.devices).Draw(w.t, "device")
+	switch rapid.IntRange(0, 19).Draw(w.t, "event") {
+	case 0:
+		d.publish(false)
+	case 1:
+		d.publish(true)
+	case 2:
+		d.start()
+	case 3:
+		d.saved = clone(w.t, d.db)
+	case 4:
+		d.lose()
+	case 5, 6, 7:
+		d.receive(rapid.SampledFrom(w.devices).Draw(w.t, "from"))
+	default:
+		d.act()
+	}
+}
+
+// settle brings everything everywhere and compares the trees.
+func (w *world) settle() {
+	for range 2 {
+		for _, d := range w.devices {
+			d.publish(false)
+		}
+		for _, d := range w.devices {
+			for _, from := range w.devices {
+				d.receive(from)
+			}
+		}
+	}
+	all := &device{w: w, index: len(w.devices), db: w.newDB(), holds: map[logKey]bool{}}
+	all.start()
+	for k := range w.batches {
+		held := false
+		for _, d := range w.devices {
+			held = held || d.holds[k]
+		}
+		all.holds[k] = held
+		if !held {
+			delete(all.holds, k)
+		}
+	}
+	all.receive(all)
+	w.checkKept(all.tree)
+	want, err := all.tree.Hash()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, d := range w.devices {
+		got, err := d.tree.Hash()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if got != want {
+			w.t.Fatalf("device %d differs from one that got everything at once:\n%s\nand:\n%s", d.index, dump(d.tree), dump(all.tree))
+		}
+	}
+}
+
+// dump lists the records that Hash covers.
+func dump(t *Tree) string {
+	var b bytes.Buffer
+	for _, kind := range treeKeys {
+		prefix := key(kind)
+		_ = t.db.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+			fmt.Fprintf(&b, "%c %q = %x\n", kind, k[2:], v)
+			return true
+		})
+	}
+	return b.String()
+}
+
+// TestConvergence: devices that work, part, meet, crash and lose their tails
+// all come to one tree, and no content is lost on the way.
+func TestConvergence(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(t, rapid.IntRange(2, 4).Draw(t, "devices"), func() kv.DB { return kv.NewMem() })
+		for range rapid.IntRange(20, 150).Draw(t, "steps") {
+			w.step()
+		}
+		w.settle()
+	})
+}
+
+func TestConvergenceOnPebble(t *testing.T) {
+	var open []kv.DB
+	newDB := func() kv.DB {
+		db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: vfs.NewMem(), MemTableSize: 256 << 10, CacheSize: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, db)
+		return db
+	}
+	rounds := 0
+	rapid.Check(t, func(t *rapid.T) {
+		if rounds++; rounds > 10 {
+			return
+		}
+		w := newWorld(t, 3, newDB)
+		for range 60 {
+			w.step()
+		}
+		w.settle()
+		for _, db := range open {
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		open = nil
+	})
+}

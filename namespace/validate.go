@@ -1,0 +1,137 @@
+package namespace
+
+import (
+	"strings"
+
+	"github.com/foreverfs/forever/chunk"
+	pb "github.com/foreverfs/forever/namespace/namespacepb"
+)
+
+func containsNUL(s string) bool { return strings.IndexByte(s, 0) >= 0 }
+
+// checkName says whether a name may stand in a directory.
+func checkName(name string) error {
+	switch {
+	case len(name) > MaxName:
+		return ErrNameTooLong
+	case name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00"):
+		return ErrInvalidName
+	}
+	return nil
+}
+
+// checkVersion says whether a content can be one: caps only, as the blocks may be elsewhere.
+func checkVersion(v *chunk.Version) error {
+	switch {
+	case len(v.Inline) > MaxInline:
+		return ErrTooLarge
+	case v.Size < 0, v.BlockLog > 20, v.BlockLog != 0 && v.BlockLog < 14, v.Height > 16:
+		return ErrInvalidArgument
+	case len(v.Inline) > 0 && (int64(len(v.Inline)) != v.Size || !v.Root.IsZero() || v.Height != 0):
+		return ErrInvalidArgument
+	}
+	return nil
+}
+
+// checkSpec says whether a node can be made so.
+func checkSpec(kind Kind, mode, rdev uint32, target string) error {
+	switch {
+	case !kind.valid() || mode&^uint32(modeBits) != 0:
+		return ErrInvalidArgument
+	case rdev != 0 && kind != KindChar && kind != KindBlock:
+		return ErrInvalidArgument
+	case len(target) > MaxTarget:
+		return ErrNameTooLong
+	case (kind == KindSymlink) != (target != "") || containsNUL(target):
+		return ErrInvalidArgument
+	}
+	return nil
+}
+
+func sized(size int, list ...[]byte) bool {
+	for _, b := range list {
+		if len(b) != size {
+			return false
+		}
+	}
+	return true
+}
+
+// validateOp checks everything about an op that does not depend on the tree.
+func validateOp(op *pb.Op) error {
+	ok := false
+	var err error
+	switch b := op.Body.(type) {
+	case *pb.Op_Create:
+		ok, err = validCreate(b.Create)
+	case *pb.Op_Link:
+		ok, err = sized(16, b.Link.Node, b.Link.Parent), checkName(string(b.Link.Name))
+	case *pb.Op_Remove:
+		ok = sized(16, b.Remove.Parent) && b.Remove.Removal != nil && validRemoval(b.Remove.Removal)
+	case *pb.Op_Rename:
+		ok = validStep(b.Rename.Step) && (b.Rename.Replaced == nil || validRemoval(b.Rename.Replaced))
+	case *pb.Op_Exchange:
+		ok = validStep(b.Exchange.A) && validStep(b.Exchange.B)
+	case *pb.Op_Attr:
+		ok = sized(16, b.Attr.Node) && b.Attr.Mask != 0 && AttrMask(b.Attr.Mask)&^attrAll == 0 && b.Attr.Mode&^uint32(modeBits) == 0
+	case *pb.Op_Xattr:
+		ok = sized(16, b.Xattr.Node) && len(b.Xattr.Value) <= MaxXattrValue && !(b.Xattr.Removed && len(b.Xattr.Value) > 0)
+		err = checkXattrName(string(b.Xattr.Name))
+	case *pb.Op_Content:
+		ok = validContent(b.Content)
+	case *pb.Op_Keep:
+		ok = sized(16, b.Keep.Node)
+	}
+	if err != nil {
+		return invalid("op: %w", err)
+	}
+	if !ok {
+		return invalid("op %T with impossible fields", op.Body)
+	}
+	return nil
+}
+
+func validCreate(c *pb.Create) (bool, error) {
+	if c.Kind > 255 || !sized(16, c.Parent) {
+		return false, nil
+	}
+	if err := checkName(string(c.Name)); err != nil {
+		return false, err
+	}
+	if err := checkSpec(Kind(c.Kind), c.Mode, c.Rdev, string(c.Target)); err != nil {
+		return false, err
+	}
+	for _, a := range c.Xattrs {
+		if err := checkXattrName(string(a.Name)); err != nil || len(a.Value) > MaxXattrValue {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func validRemoval(r *pb.Removal) bool {
+	return sized(16, r.Node) && checkName(string(r.Name)) == nil && sized(entryIDSize, r.Entries...) && sized(entryIDSize, r.Demoted...)
+}
+
+func validStep(s *pb.Step) bool {
+	return s != nil && sized(16, s.Node, s.From, s.To) && checkName(string(s.FromName)) == nil && checkName(string(s.ToName)) == nil &&
+		sized(entryIDSize, s.Entries...) && sized(entryIDSize, s.Demoted...)
+}
+
+func validContent(c *pb.Content) bool {
+	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 {
+		return false
+	}
+	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Inline: c.Inline}
+	switch len(c.Root) {
+	case 0:
+	case chunk.IDSize:
+		copy(v.Root[:], c.Root)
+		if v.Root.IsZero() {
+			return false
+		}
+	default:
+		return false
+	}
+	return checkVersion(&v) == nil
+}

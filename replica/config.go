@@ -1,0 +1,136 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/transport"
+)
+
+// Position is a place in a store's order of arrival. Positions of one store
+// compare as bytes, earlier first; the zero Position is before everything.
+type Position [12]byte
+
+func (p Position) after(o Position) bool { return bytes.Compare(p[:], o[:]) > 0 }
+
+// Item is one chunk in a store's order of arrival.
+type Item struct {
+	ID   chunk.ID
+	Size int      // sealed, in bytes
+	Pos  Position // behind the chunk: Since(Pos) goes on with the next
+}
+
+// Store holds the chunks of this device. Its methods are safe for concurrent use.
+type Store interface {
+	// Get appends the verified bytes of id to dst. It fails if they are not here or damaged.
+	Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error)
+	// PutVerified stores sealed bytes whose hash the caller has computed to be
+	// id. They are readable at once and durable after Sync.
+	PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error)
+	// Has reports whether id is here.
+	Has(id chunk.ID) (bool, error)
+	// Sync makes everything put before durable.
+	Sync(ctx context.Context) error
+	// End is the position behind the last chunk.
+	End() Position
+	// Since returns up to max chunks behind pos, in order of arrival.
+	Since(pos Position, max int) ([]Item, error)
+}
+
+// WrappedKey is an epoch key wrapped for one device.
+type WrappedKey struct {
+	Epoch EpochID
+	Key   []byte
+}
+
+// Config says what a Replica is made of. Volume, Identity, KV, Store and Transport
+// are required.
+type Config struct {
+	Volume   VolumeID
+	Identity ed25519.PrivateKey
+	// KV keeps logs ('l'), the control log ('c') and what is known of peers
+	// ('r'); other prefixes are not touched.
+	KV    kv.DB
+	Store Store
+	// Transport makes the transport; the replica brings the handshake.
+	Transport func(transport.Handshaker) (transport.Transport, error)
+	// Listen is the address to listen at; empty: only dial.
+	Listen string
+	// Advertise are further addresses others may reach this device at.
+	Advertise []string
+	Logger    hclog.Logger // nil: none
+
+	// Admit wraps all epoch keys to a newcomer's box key, bound to info. Nil on
+	// a keyless replica, which then admits nobody as a member.
+	Admit func(box, info []byte) ([]WrappedKey, error)
+	// Deliver is called for every envelope that this process did not append,
+	// each author's in order, from one goroutine, after it was stored. ErrLater
+	// has it called again once others were delivered; another error is logged and
+	// the author's envelopes are tried again after a while. Nil: nothing to deliver.
+	Deliver func(Envelope) error
+	// ControlChanged is called from the goroutine of Deliver, before envelopes
+	// that may depend on it, when the control log has grown. May be nil.
+	ControlChanged func()
+
+	// FetchTimeout bounds one Fetch; 0 means 10 s.
+	FetchTimeout time.Duration
+	// FetchGrace is how long Fetch goes on asking when everybody connected
+	// has said no, or nobody is connected; 0 means 2 s.
+	FetchGrace time.Duration
+	// AckInterval is the shortest time between two flushes made to acknowledge
+	// to others what they sent; 0 means 100 ms.
+	AckInterval time.Duration
+	// Window bounds the chunks on their way from one peer, in bytes; 0 means 8 MiB.
+	Window int
+	// RetryMin and RetryMax bound the pause before a lost peer is dialed again;
+	// 0 means 250 ms and 30 s.
+	RetryMin, RetryMax time.Duration
+	// Now is the wall clock; nil means time.Now. It is shown and decides when
+	// invites expire, nothing else.
+	Now func() time.Time
+}
+
+func (c *Config) setDefaults() error {
+	if c.Store == nil || c.Transport == nil {
+		return errors.New("replica: config without store or transport")
+	}
+	return c.setStateDefaults()
+}
+
+// setStateDefaults is setDefaults for work on the state alone.
+func (c *Config) setStateDefaults() error {
+	if len(c.Identity) != ed25519.PrivateKeySize || c.KV == nil {
+		return errors.New("replica: config without identity or state")
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	def(&c.FetchTimeout, 10*time.Second)
+	def(&c.FetchGrace, 2*time.Second)
+	def(&c.AckInterval, 100*time.Millisecond)
+	def(&c.Window, 8<<20)
+	def(&c.RetryMin, 250*time.Millisecond)
+	def(&c.RetryMax, 30*time.Second)
+	return nil
+}
+
+func def[T comparable](p *T, value T) {
+	var zero T
+	if *p == zero {
+		*p = value
+	}
+}
+
+func (c *Config) self() DeviceID {
+	return DeviceID(c.Identity.Public().(ed25519.PublicKey))
+}

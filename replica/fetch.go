@@ -1,0 +1,216 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// fetcher gets chunks from peers. Concurrent calls for one chunk share the work.
+type fetcher struct {
+	r  *Replica
+	mu sync.Mutex
+	// calls are those under way.
+	calls map[chunk.ID]*call
+}
+
+// call is one chunk being fetched.
+type call struct {
+	id      chunk.ID
+	waiters int
+	cancel  context.CancelFunc
+	pushed  chan []byte // it came by push meanwhile
+	done    chan struct{}
+	data    []byte // once done
+	err     error
+}
+
+func newFetcher(r *Replica) *fetcher {
+	return &fetcher{r: r, calls: map[chunk.ID]*call{}}
+}
+
+// Fetch gets a chunk from a connected device, verified. One device is asked at
+// first; if it has not answered in the time it usually takes, another as well.
+// Within FetchTimeout, or FetchGrace if everybody connected has said no, it
+// fails with ErrUnavailable, naming whom it asked. The bytes are shared between callers of
+// the same chunk and must not be changed. They are not stored.
+func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
+	f := r.fetches
+	f.mu.Lock()
+	c := f.calls[id]
+	if c == nil {
+		if r.closing.Err() != nil {
+			f.mu.Unlock()
+			return nil, ErrClosed
+		}
+		c = f.start(id)
+	}
+	c.waiters++
+	f.mu.Unlock()
+	select {
+	case <-c.done:
+		return c.data, c.err
+	case <-ctx.Done():
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if c.waiters--; c.waiters == 0 {
+			c.cancel()
+			if f.calls[id] == c {
+				delete(f.calls, id)
+			}
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// start begins a call; f.mu is held.
+func (f *fetcher) start(id chunk.ID) *call {
+	ctx, cancel := context.WithTimeout(f.r.closing, f.r.cfg.FetchTimeout)
+	c := &call{id: id, cancel: cancel, pushed: make(chan []byte, 1), done: make(chan struct{})}
+	f.calls[id] = c
+	f.r.wg.Add(1)
+	go func() {
+		defer f.r.wg.Done()
+		defer cancel()
+		c.data, c.err = f.run(ctx, c)
+		f.mu.Lock()
+		if f.calls[id] == c {
+			delete(f.calls, id)
+		}
+		f.mu.Unlock()
+		close(c.done)
+	}()
+	return c
+}
+
+// arrived hands a pushed chunk to a call that waits for it.
+func (f *fetcher) arrived(id chunk.ID, sealed []byte) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c := f.calls[id]; c != nil {
+		select {
+		case c.pushed <- sealed:
+		default:
+		}
+	}
+}
+
+// answer is what came of asking one session.
+type answer struct {
+	s    *session
+	data []byte // nil: it does not have the chunk, or err says more
+	err  error
+}
+
+// hunt is the state of one call: whom it asked and what they said.
+type hunt struct {
+	asked   map[*session]bool // true: answered
+	names   map[string]string // what came of it, by device
+	open    int
+	pause   time.Duration // before those who said no are asked again
+	answers chan answer
+}
+
+func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
+	h := &hunt{asked: map[*session]bool{}, names: map[string]string{}, pause: 100 * time.Millisecond, answers: make(chan answer, 64)}
+	grace := time.Now().Add(f.r.cfg.FetchGrace)
+	for {
+		changed := f.r.change()
+		hedge := f.askNext(ctx, c.id, h)
+		if h.open == 0 {
+			left := time.Until(grace)
+			if left <= 0 {
+				return nil, f.unavailable(c.id, h)
+			}
+			hedge = min(left, h.pause)
+		}
+		t := time.NewTimer(hedge)
+		select {
+		case data := <-c.pushed:
+			t.Stop()
+			return data, nil
+		case a := <-h.answers:
+			t.Stop()
+			h.open--
+			h.asked[a.s] = true
+			if a.data != nil {
+				return a.data, nil
+			}
+			h.names[a.s.name] = "does not have it"
+			if a.err != nil {
+				h.names[a.s.name] = a.err.Error()
+			}
+		case <-t.C:
+			if h.open == 0 {
+				clear(h.asked)
+				h.pause *= 2
+			}
+		case <-changed:
+			t.Stop()
+		case <-ctx.Done():
+			t.Stop()
+			return nil, f.unavailable(c.id, h)
+		}
+	}
+}
+
+// askNext asks the best session not asked yet, if there is one, and returns how
+// long to wait before the next is asked too.
+func (f *fetcher) askNext(ctx context.Context, id chunk.ID, h *hunt) time.Duration {
+	var best *session
+	for _, s := range f.r.connected() {
+		if _, asked := h.asked[s]; !asked && (best == nil || s.fetch.cost() < best.fetch.cost()) {
+			best = s
+		}
+	}
+	if best == nil {
+		return f.r.cfg.FetchTimeout
+	}
+	h.asked[best] = false
+	h.names[best.name] = "did not answer"
+	h.open++
+	best.fetch.ask(ctx, id, h.answers)
+	return best.fetch.patience()
+}
+
+// connected returns the sessions there are.
+func (r *Replica) connected() []*session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]*session, 0, len(r.sessions))
+	for _, s := range r.sessions {
+		out = append(out, s)
+	}
+	return out
+}
+
+func (r *Replica) change() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sessionsChanged
+}
+
+// unavailable says whom a chunk was asked of, and who was not there.
+func (f *fetcher) unavailable(id chunk.ID, h *hunt) error {
+	var said []string
+	for name, what := range h.names {
+		said = append(said, name+" "+what)
+	}
+	f.r.mu.Lock()
+	for _, d := range f.r.control.deviceList() {
+		if d.ID != f.r.self && f.r.sessions[d.ID] == nil && h.names[d.Name] == "" {
+			said = append(said, d.Name+" is not connected")
+		}
+	}
+	f.r.mu.Unlock()
+	if len(said) == 0 {
+		said = []string{"there is no other device"}
+	}
+	slices.Sort(said)
+	return fmt.Errorf("%w: %v: %s", ErrUnavailable, id, strings.Join(said, ", "))
+}

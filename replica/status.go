@@ -1,0 +1,162 @@
+package replica
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Status is what this device knows of the volume's replication.
+type Status struct {
+	Self      DeviceID
+	Role      Role
+	Name      string
+	Listen    string // the address it listens at; empty: it does not
+	Connected int
+	Devices   []DeviceStatus // all, this one first
+}
+
+// DeviceStatus is one device as this one sees it.
+type DeviceStatus struct {
+	Device
+	Self      bool
+	Connected bool
+	Addrs     []string
+	LastSeen  time.Time // zero: never
+	// AckedBatches is how many of the batches stored here the device holds
+	// durably; the Missing fields say what of this device's data it has not
+	// acknowledged.
+	AckedBatches   uint64
+	MissingBatches uint64
+	MissingChunks  uint64
+	MissingBytes   uint64
+}
+
+// Progress says how far a Wait is.
+type Progress struct {
+	Want int // other devices that shall hold everything
+	Have int // that do
+	// What the device closest to being the next still lacks.
+	MissingBatches uint64
+	MissingChunks  uint64
+	MissingBytes   uint64
+	Connected      int
+}
+
+// Status returns what is known now.
+func (r *Replica) Status() (Status, error) {
+	r.mu.Lock()
+	me, _ := r.control.device(r.self)
+	st := Status{Self: r.self, Role: me.Role, Name: me.Name, Listen: r.listenAddr, Connected: len(r.sessions)}
+	vector := r.vector()
+	devices := r.control.deviceList()
+	r.mu.Unlock()
+	st.Devices = append(st.Devices, DeviceStatus{Device: me, Self: true, Connected: true, Addrs: r.Addrs(), LastSeen: r.cfg.Now()})
+	for _, d := range devices {
+		if d.ID == r.self {
+			continue
+		}
+		ds, err := r.deviceStatus(d, vector, r.cfg.Store.End(), r.tallies)
+		if err != nil {
+			return Status{}, err
+		}
+		st.Devices = append(st.Devices, ds)
+	}
+	return st, nil
+}
+
+// deviceStatus compares what a device acknowledged with a goal.
+func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Position, counts tallies) (DeviceStatus, error) {
+	ds := DeviceStatus{Device: d}
+	r.mu.Lock()
+	p := r.peer(d.ID)
+	ds.Connected = r.sessions[d.ID] != nil
+	ds.Addrs = slices.Clone(p.addrs)
+	ds.LastSeen = p.lastSeen
+	for a, n := range vector {
+		held := min(n, p.acked[a])
+		if r.heads[a].device == d.ID && !p.lost[a] {
+			held = n
+		}
+		ds.AckedBatches += held
+		ds.MissingBatches += n - held
+	}
+	pushed := p.pushed
+	t := counts.of(d.ID)
+	r.mu.Unlock()
+	var err error
+	ds.MissingChunks, ds.MissingBytes, err = t.count(r.cfg.Store, pushed, end)
+	return ds, err
+}
+
+// Wait returns once every batch and chunk that is here now is held durably by at
+// least n other devices, or with ctx's error. fn, if given, is called with the
+// progress from time to time, first at once.
+func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
+	r.mu.Lock()
+	vector := r.vector()
+	r.mu.Unlock()
+	end := r.cfg.Store.End()
+	counts := tallies{}
+	for {
+		r.mu.Lock()
+		changed := r.changed
+		r.mu.Unlock()
+		pr, err := r.progress(n, vector, end, counts)
+		if err != nil {
+			return err
+		}
+		if fn != nil {
+			fn(pr)
+		}
+		if pr.Have >= n {
+			return nil
+		}
+		select {
+		case <-changed:
+			// Acknowledgements come in swarms.
+			if !sleep(ctx, 10*time.Millisecond) {
+				return ctx.Err()
+			}
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *Replica) progress(n int, vector map[AuthorID]uint64, end Position, counts tallies) (Progress, error) {
+	pr := Progress{Want: n}
+	var behind []DeviceStatus
+	for _, d := range r.Devices() {
+		if d.ID == r.self {
+			continue
+		}
+		ds, err := r.deviceStatus(d, vector, end, counts)
+		if err != nil {
+			return pr, err
+		}
+		if ds.Connected {
+			pr.Connected++
+		}
+		if ds.MissingBatches == 0 && ds.MissingChunks == 0 {
+			pr.Have++
+			continue
+		}
+		behind = append(behind, ds)
+	}
+	if pr.Have >= n || len(behind) == 0 {
+		return pr, nil
+	}
+	next := slices.MinFunc(behind, func(a, b DeviceStatus) int {
+		if a.Connected != b.Connected {
+			if a.Connected {
+				return -1
+			}
+			return 1
+		}
+		return int(min(a.MissingBytes, 1<<40)) - int(min(b.MissingBytes, 1<<40))
+	})
+	pr.MissingBatches, pr.MissingChunks, pr.MissingBytes = next.MissingBatches, next.MissingChunks, next.MissingBytes
+	return pr, nil
+}

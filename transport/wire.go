@@ -1,0 +1,125 @@
+package transport
+
+import (
+	"bufio"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// wireRead is how much one system call reads, at most.
+	wireRead = 64 << 10
+	// wireWrite is how much is collected before a system call writes it. More
+	// of either costs more in cache misses than it saves.
+	wireWrite = 64 << 10
+	// stallTimeout bounds one system call's write, and the arrival of one
+	// frame: what is slower than 2 KiB/s counts as broken.
+	stallTimeout = 30 * time.Second
+	// closeTimeout bounds the goodbye of TLS.
+	closeTimeout = time.Second
+)
+
+// clock counts from the start of the process, so that atomics can hold it.
+var clockStart = time.Now()
+
+func now() int64 { return int64(time.Since(clockStart)) }
+
+// wire lies between TLS and the kernel. It makes few large system calls out of
+// TLS's records, and knows when bytes last came and went.
+type wire struct {
+	net.Conn
+	in       *bufio.Reader // used by the one reader that TLS allows
+	lastIn   atomic.Int64
+	lastOut  atomic.Int64
+	deadline atomic.Bool // somebody set one for writes
+
+	mu   sync.Mutex // held while writing, which keeps the bytes in order
+	out  []byte     // collected; nil while not holding
+	hold bool
+}
+
+func newWire(raw net.Conn) *wire {
+	w := &wire{Conn: raw, in: bufio.NewReaderSize(raw, wireRead)}
+	w.lastIn.Store(now())
+	w.lastOut.Store(now())
+	return w
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.in.Read(p)
+	if n > 0 {
+		w.lastIn.Store(now())
+	}
+	return n, err
+}
+
+func (w *wire) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.hold {
+		return w.send(p)
+	}
+	if len(w.out)+len(p) > wireWrite {
+		if err := w.flush(); err != nil {
+			return 0, err
+		}
+	}
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
+
+// collect keeps what is written from now on until release.
+func (w *wire) collect() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hold = true
+}
+
+// release writes what was collected.
+func (w *wire) release() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.hold = false
+	return w.flush()
+}
+
+func (w *wire) flush() error {
+	if len(w.out) == 0 {
+		return nil
+	}
+	_, err := w.send(w.out)
+	w.out = w.out[:0]
+	return err
+}
+
+// send gives p to the kernel; mu is held.
+func (w *wire) send(p []byte) (int, error) {
+	if !w.deadline.Load() {
+		if err := w.Conn.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+			return 0, err
+		}
+	}
+	n, err := w.Conn.Write(p)
+	if n > 0 {
+		w.lastOut.Store(now())
+	}
+	return n, err
+}
+
+// SetDeadline is for the handshake; a zero time gives writes back their own limit.
+func (w *wire) SetDeadline(t time.Time) error {
+	w.deadline.Store(!t.IsZero())
+	return w.Conn.SetDeadline(t)
+}
+
+// SetWriteDeadline is what TLS calls when it says goodbye, with more patience than
+// a goodbye deserves.
+func (w *wire) SetWriteDeadline(t time.Time) error {
+	w.deadline.Store(!t.IsZero())
+	if soon := time.Now().Add(closeTimeout); t.After(soon) {
+		t = soon
+	}
+	return w.Conn.SetWriteDeadline(t)
+}

@@ -1,0 +1,68 @@
+package volume
+
+import "github.com/foreverfs/forever/namespace"
+
+// Attr is what stat shows of an inode. Times are Unix nanoseconds.
+type Attr struct {
+	Ino    uint64
+	Kind   namespace.Kind
+	Mode   uint32 // permission, set-id and sticky bits: 07777
+	Nlink  uint32
+	UID    uint32
+	GID    uint32
+	Rdev   uint32
+	Size   int64
+	Blocks int64 // of 512 bytes
+	Atime  int64
+	Mtime  int64
+	Ctime  int64
+}
+
+// Caller is who asks for an operation.
+type Caller struct {
+	UID, GID, PID uint32
+}
+
+// SetAttrMask says which fields of a SetAttr count.
+type SetAttrMask uint32
+
+// The fields of SetAttr.
+const (
+	SetMode SetAttrMask = 1 << iota
+	SetUID
+	SetGID
+	SetSize
+	SetAtime
+	SetMtime
+	SetAtimeNow
+	SetMtimeNow
+)
+
+// SetAttr is a change of attributes; only what Valid names counts.
+type SetAttr struct {
+	Valid SetAttrMask
+	Mode  uint32 // 07777
+	UID   uint32
+	GID   uint32
+	Size  int64
+	Atime int64 // Unix ns
+	Mtime int64 // Unix ns
+}
+
+// Statfs is what df shows. Bavail equals Bfree.
+type Statfs struct {
+	BlockSize uint32
+	Blocks    uint64 // of BlockSize
+	Bfree     uint64
+	Files     uint64
+	Ffree     uint64
+	NameLen   uint32
+}
+
+// DirEntry is one entry of a directory. Cookie names the position after it.
+type DirEntry struct {
+	Name   string
+	Ino    uint64
+	Kind   namespace.Kind
+	Cookie uint64
+}

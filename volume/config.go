@@ -1,0 +1,137 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/namespace"
+)
+
+// RootIno is the inode number of the root directory.
+const RootIno = 1
+
+// Errors of this package; those of the namespace pass through.
+var (
+	// ErrStale says that an inode number names nothing that is still known.
+	ErrStale = errors.New("volume: stale inode")
+	// ErrReadOnly says that the volume was opened for reading only.
+	ErrReadOnly = errors.New("volume: read-only")
+	// ErrBadHandle says that the handle was not opened for this.
+	ErrBadHandle = errors.New("volume: handle not open for this")
+	// ErrInvalid says that an argument is impossible (negative offset, unknown flag).
+	ErrInvalid = errors.New("volume: invalid argument")
+	// ErrTooLarge says that a file would pass MaxFileSize.
+	ErrTooLarge = errors.New("volume: file too large")
+	// ErrNotSupported says that the operation is not offered.
+	ErrNotSupported = errors.New("volume: operation not supported")
+	// ErrClosed says that the volume is shutting down.
+	ErrClosed = errors.New("volume: closed")
+)
+
+// MaxFileSize is the greatest size of a file, in bytes: 16 TiB less one block.
+const MaxFileSize = 1<<44 - 1<<20
+
+// Chunks holds sealed chunks. Get may fetch from other devices and waits a bounded time.
+type Chunks interface {
+	// Get appends the verified sealed bytes of id to dst.
+	Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error)
+	// Put stores sealed bytes whose ID the caller has computed. They are readable at once and durable after Sync.
+	Put(ctx context.Context, id chunk.ID, sealed []byte) error
+	// Sync makes everything put before durable.
+	Sync(ctx context.Context) error
+	// Local reports whether id can be read without the network.
+	Local(id chunk.ID) bool
+}
+
+// Sealer turns plaintext into chunks and back; cipher.Keyring is one.
+type Sealer interface {
+	// Seal appends the sealed form of plain to dst and returns it with its ID.
+	Seal(dst, plain []byte) (sealed []byte, id chunk.ID, err error)
+	// Open appends the plaintext of sealed to dst.
+	Open(dst, sealed []byte) ([]byte, error)
+}
+
+// Log takes this mount's op batches: it seals, signs, stores and publishes them.
+type Log interface {
+	// Append stores one batch payload and returns its sequence number.
+	Append(payload []byte) (seq uint64, err error)
+}
+
+// Notifier is told of changes that came from other mounts, so that kernel
+// caches can follow. Calls come from one goroutine and must not wait for requests.
+type Notifier interface {
+	InvalidateAttr(ino uint64)
+	InvalidateContent(ino uint64)
+	InvalidateEntry(parent uint64, name string)
+}
+
+// Config says what a Volume is made of.
+type Config struct {
+	Tree   *namespace.Tree
+	State  kv.DB // the tree's own state; the journal lives in it, under 'j'
+	Chunks Chunks
+	Sealer Sealer
+	Log    Log
+	Logger hclog.Logger // nil: none
+
+	ReadOnly bool
+	// DiskUsage reports total and free bytes for statfs; nil means unknown.
+	DiskUsage func() (total, free uint64, err error)
+
+	// BlockLog is the log2 of the block size of new files; 0 means chunk.DefaultBlockLog.
+	BlockLog uint8
+	// InlineMax is the greatest content kept inside its op, in bytes; 0 means 4096, negative none.
+	InlineMax int
+	// JournalMax is the most dirty data that one fsync journals instead of sealing; 0 means 256 KiB.
+	JournalMax int
+	// DirtyMax bounds data not yet sealed, in bytes; 0 means 64 MiB.
+	DirtyMax int64
+	// CacheSize bounds the plaintext block cache, in bytes; 0 means 48 MiB.
+	CacheSize int64
+	// PublishInterval is how often a file kept open for writing is published; 0 means 1 s.
+	PublishInterval time.Duration
+	// FlushInterval bounds what a power cut may take of work without fsync; 0 means 2 s.
+	FlushInterval time.Duration
+	// BatchDelay is how long ops gather before they are published; 0 means 5 ms.
+	BatchDelay time.Duration
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
+}
+
+func (c *Config) setDefaults() {
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.BlockLog == 0 {
+		c.BlockLog = chunk.DefaultBlockLog
+	}
+	if c.InlineMax == 0 {
+		c.InlineMax = 4096
+	}
+	if c.JournalMax == 0 {
+		c.JournalMax = 256 << 10
+	}
+	if c.DirtyMax == 0 {
+		c.DirtyMax = 64 << 20
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = 48 << 20
+	}
+	if c.PublishInterval == 0 {
+		c.PublishInterval = time.Second
+	}
+	if c.FlushInterval == 0 {
+		c.FlushInterval = 2 * time.Second
+	}
+	if c.BatchDelay == 0 {
+		c.BatchDelay = 5 * time.Millisecond
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+}

@@ -1,0 +1,178 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"syscall"
+
+	"github.com/foreverfs/forever/namespace"
+)
+
+// syncFlags are the flags of open(2) that make every write durable.
+const syncFlags = syscall.O_SYNC | syscall.O_DSYNC
+
+// Handle is an open regular file.
+type Handle struct {
+	v     *Volume
+	in    *inode
+	flags int
+	keep  bool
+	ahead readAhead
+	once  sync.Once
+}
+
+// Open opens a regular file. flags are those of open(2); O_TRUNC is honoured.
+func (v *Volume) Open(ctx context.Context, ino uint64, flags int) (*Handle, error) {
+	in, err := v.acquire(ino)
+	if err != nil {
+		return nil, err
+	}
+	h, err := v.openInode(ctx, in, flags)
+	if err != nil {
+		v.release(in)
+	}
+	return h, err
+}
+
+// openInode makes a handle that takes over the caller's pin.
+func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, error) {
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0 {
+		if err := v.writable(); err != nil {
+			return nil, err
+		}
+	}
+	n, err := v.node(in)
+	if err != nil {
+		return nil, err
+	}
+	switch n.Kind {
+	case namespace.KindFile:
+	case namespace.KindDir:
+		return nil, namespace.ErrIsDir
+	default:
+		return nil, ErrBadHandle
+	}
+	if flags&syscall.O_TRUNC != 0 {
+		if err := v.truncate(ctx, in, 0); err != nil {
+			return nil, err
+		}
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := v.load(in); err != nil {
+		return nil, err
+	}
+	h := &Handle{v: v, in: in, flags: flags, keep: in.kernelCached}
+	in.kernelCached = true
+	v.mu.Lock()
+	in.opens++
+	v.mu.Unlock()
+	return h, nil
+}
+
+// KeepCache reports whether the kernel's pages of the file are still right.
+func (h *Handle) KeepCache() bool { return h.keep }
+
+// Ino returns the inode number of the open file.
+func (h *Handle) Ino() uint64 { return h.in.ino }
+
+// Local reports whether n bytes at off can be read without waiting for the network.
+func (h *Handle) Local(off, n int64) bool { return h.v.isLocal(h.in, off, n) }
+
+// Read fills p from off with one state of the file. It returns fewer than
+// len(p) bytes only at the end of the file.
+func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, ErrInvalid
+	}
+	h.readAhead(off, int64(len(p)))
+	n, err := h.v.readAt(ctx, h.in, p, off)
+	if err != nil {
+		return 0, fmt.Errorf("read inode %d at %d: %w", h.in.ino, off, err)
+	}
+	return n, nil
+}
+
+// Write writes p at off; all of it or an error. It copies p.
+func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
+	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		return 0, ErrBadHandle
+	}
+	if err := h.v.writable(); err != nil {
+		return 0, err
+	}
+	if err := h.v.writeAt(ctx, h.in, p, off); err != nil {
+		return 0, fmt.Errorf("write inode %d at %d: %w", h.in.ino, off, err)
+	}
+	if h.flags&syncFlags != 0 {
+		if err := h.v.fsync(ctx, h.in); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// Flush seals and stores what was written, reports what went wrong, and has the
+// content published soon. It belongs to every close(2).
+func (h *Handle) Flush(ctx context.Context) error {
+	if err := h.v.flush(ctx, h.in); err != nil {
+		return fmt.Errorf("flush inode %d: %w", h.in.ino, err)
+	}
+	return nil
+}
+
+// Fsync makes the file durable on this device.
+func (h *Handle) Fsync(ctx context.Context) error {
+	if err := h.v.fsync(ctx, h.in); err != nil {
+		return fmt.Errorf("fsync inode %d: %w", h.in.ino, err)
+	}
+	return nil
+}
+
+// Truncate sets the size of the open file.
+func (h *Handle) Truncate(ctx context.Context, size int64) error {
+	if err := h.v.writable(); err != nil {
+		return err
+	}
+	return h.v.truncate(ctx, h.in, size)
+}
+
+// Release ends the handle. It may be called twice.
+func (h *Handle) Release() {
+	h.once.Do(func() {
+		in := h.in
+		h.v.mu.Lock()
+		in.opens--
+		last := in.opens == 0
+		h.v.mu.Unlock()
+		if !last || !h.v.changedHere(in) {
+			h.v.release(in)
+			return
+		}
+		closing := func() {
+			h.v.lastClose(in)
+			h.v.release(in)
+		}
+		if !h.v.spawn(closing) { // after Close there is nobody to wait for
+			closing()
+		}
+	})
+}
+
+// changedHere reports whether a file has content that is not in the tree.
+func (v *Volume) changedHere(in *inode) bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.changed
+}
+
+// lastClose lets go of content that no name leads to any more. It may wait for a
+// seal under way.
+func (v *Volume) lastClose(in *inode) {
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	if _, err := v.orphan(in); err != nil {
+		v.log.Warn("cannot look up a closed file", "inode", in.ino, "error", err)
+	}
+}

@@ -1,0 +1,246 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/cipher"
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/namespace"
+)
+
+// memChunks is a chunk store in memory that can be told to be slow, full or without a chunk.
+type memChunks struct {
+	mu     sync.Mutex
+	chunks map[chunk.ID][]byte
+	syncs  int
+	putErr error
+	getErr error
+	away   map[chunk.ID]bool // not local: Get delivers, Local says no
+}
+
+func newMemChunks() *memChunks { return &memChunks{chunks: map[chunk.ID][]byte{}} }
+
+func (m *memChunks) Get(_ context.Context, dst []byte, id chunk.ID) ([]byte, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.getErr != nil {
+		return nil, m.getErr
+	}
+	c, ok := m.chunks[id]
+	if !ok {
+		return nil, fmt.Errorf("no chunk %v", id)
+	}
+	return append(dst, c...), nil
+}
+
+func (m *memChunks) Put(_ context.Context, id chunk.ID, sealed []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.putErr != nil {
+		return m.putErr
+	}
+	m.chunks[id] = append([]byte(nil), sealed...)
+	return nil
+}
+
+func (m *memChunks) Sync(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.syncs++
+	return nil
+}
+
+func (m *memChunks) Local(id chunk.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.chunks[id] != nil && !m.away[id]
+}
+
+func (m *memChunks) all() map[chunk.ID][]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.chunks)
+}
+
+func (m *memChunks) addAll(chunks map[chunk.ID][]byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.Copy(m.chunks, chunks)
+}
+
+func (m *memChunks) fail(put, get error) {
+	m.mu.Lock()
+	m.putErr, m.getErr = put, get
+	m.mu.Unlock()
+}
+
+// memLog keeps batches, and hands them to other volumes of the same test.
+type memLog struct {
+	mu      sync.Mutex
+	author  namespace.AuthorID
+	batches [][]byte
+}
+
+func (l *memLog) Append(payload []byte) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.batches = append(l.batches, append([]byte(nil), payload...))
+	return uint64(len(l.batches)), nil
+}
+
+func (l *memLog) all() [][]byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append([][]byte(nil), l.batches...)
+}
+
+// rig is a volume with everything below it at hand.
+type rig struct {
+	*Volume
+	t      *testing.T
+	state  kv.DB
+	chunks *memChunks
+	log    *memLog
+	given  map[*rig]int // batches delivered so far
+}
+
+var testKey = cipher.EpochKey{ID: cipher.EpochID{1}, Secret: [32]byte{2}}
+
+func testKeyring() *cipher.Keyring {
+	var k cipher.Keyring
+	k.Add(testKey)
+	k.SetCurrent(testKey.ID)
+	return &k
+}
+
+// newRig starts a volume of the device named by a number; change may adjust the configuration.
+func newRig(t *testing.T, device byte, change func(*Config)) *rig {
+	t.Helper()
+	return startRig(t, device, kv.NewMem(), newMemChunks(), change)
+}
+
+func startRig(t *testing.T, device byte, state kv.DB, chunks *memChunks, change func(*Config)) *rig {
+	t.Helper()
+	author := namespace.AuthorID{device, 8: byte(incarnations.next())}
+	tree, err := namespace.Open(state, author)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, state: state, chunks: chunks, log: &memLog{author: author}, given: map[*rig]int{}}
+	cfg := Config{Tree: tree, State: state, Chunks: chunks, Sealer: testKeyring(), Log: r.log,
+		PublishInterval: time.Hour, FlushInterval: time.Hour, BatchDelay: time.Millisecond}
+	if change != nil {
+		change(&cfg)
+	}
+	if r.Volume, err = Open(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Volume.Close() })
+	return r
+}
+
+// counter hands out numbers.
+type counter struct {
+	mu sync.Mutex
+	n  int
+}
+
+func (c *counter) next() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	return c.n
+}
+
+var incarnations counter
+
+// create makes and opens a file in the root directory.
+func (r *rig) create(name string) *Handle {
+	r.t.Helper()
+	_, h, err := r.Create(context.Background(), Caller{}, RootIno, name, 0644, syscall.O_RDWR)
+	if err != nil {
+		r.t.Fatalf("create %s: %v", name, err)
+	}
+	r.t.Cleanup(h.Release)
+	return h
+}
+
+// open opens a file of the root directory.
+func (r *rig) open(name string, flags int) *Handle {
+	r.t.Helper()
+	a, err := r.Lookup(context.Background(), RootIno, name)
+	if err != nil {
+		r.t.Fatalf("look up %s: %v", name, err)
+	}
+	h, err := r.Open(context.Background(), a.Ino, flags)
+	if err != nil {
+		r.t.Fatalf("open %s: %v", name, err)
+	}
+	r.t.Cleanup(h.Release)
+	return h
+}
+
+func (r *rig) write(h *Handle, data string, off int64) {
+	r.t.Helper()
+	if _, err := h.Write(context.Background(), []byte(data), off); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// read returns all that a handle shows.
+func (r *rig) read(h *Handle) string {
+	r.t.Helper()
+	a, err := r.Getattr(context.Background(), h.Ino())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	p := make([]byte, a.Size)
+	n, err := h.Read(context.Background(), p, 0)
+	if err != nil || n != len(p) {
+		r.t.Fatalf("read %d of %d bytes: %v", n, len(p), err)
+	}
+	return string(p)
+}
+
+func (r *rig) content(name string) string {
+	r.t.Helper()
+	h := r.open(name, syscall.O_RDONLY)
+	defer h.Release()
+	return r.read(h)
+}
+
+func (r *rig) sync() {
+	r.t.Helper()
+	if err := r.SyncAll(context.Background()); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// exchange publishes all of both and delivers each one's batches to the other.
+func exchange(a, b *rig) {
+	a.t.Helper()
+	a.sync()
+	b.sync()
+	b.chunks.addAll(a.chunks.all())
+	a.chunks.addAll(b.chunks.all())
+	give(a, b)
+	give(b, a)
+}
+
+func give(from, to *rig) {
+	from.t.Helper()
+	list := from.log.all()
+	for i := from.given[to]; i < len(list); i++ {
+		if err := to.Deliver(from.log.author, uint64(i+1), list[i]); err != nil {
+			from.t.Fatal(err)
+		}
+	}
+	from.given[to] = len(list)
+}

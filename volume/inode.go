@@ -1,0 +1,206 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/namespace"
+)
+
+// inode is what this mount keeps in memory of a node that the kernel knows,
+// that is open, or whose content is not yet in the tree.
+type inode struct {
+	ino uint64
+	id  namespace.NodeID
+
+	// Guarded by Volume.mu.
+	refs  uint64 // lookups that the kernel holds
+	pins  int    // handles, operations under way, unfinished content
+	opens int    // handles
+
+	fold sync.Mutex // serialises sealing, journalling and committing of this file
+
+	mu sync.RWMutex // guards what follows
+	content
+}
+
+// content is a file's data as this mount sees it: a version of the tree, and
+// over it what has been written here since.
+type content struct {
+	loaded bool
+	base   chunk.Version // the version in the tree that the rest lies on
+	baseID namespace.OpID
+	cut    int64 // only this many bytes of base still count
+	size   int64
+	mtime  int64 // of the last change here; counts while changed
+
+	dirty  map[int64]*overlay // written, not sealed
+	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
+
+	gen     uint64 // grows with every change
+	changed bool   // something here is not in the tree
+	pinned  bool   // changed and therefore pinned
+	ready   *candidate
+
+	minSize  int64  // the smallest size since the candidate was made
+	unsaved  []span // written since the last journal record
+	saveMin  int64  // the smallest size since the last journal record
+	saves    uint64 // journal records so far
+	journals bool   // records exist that the next commit must remove
+
+	kernelCached bool // the kernel's pages are those of this content
+	published    int64
+}
+
+// candidate is a version whose chunks are stored, waiting for them to be
+// durable so that it may enter the tree.
+type candidate struct {
+	version chunk.Version
+	sealed  map[int64]chunk.ID // what of content.sealed it holds
+	gen     uint64
+	mtime   int64
+	chunks  bool // it names chunks stored since the last flush
+}
+
+// acquire returns the inode of ino with one pin, which release gives back.
+func (v *Volume) acquire(ino uint64) (*inode, error) {
+	v.mu.Lock()
+	if in, ok := v.inodes[ino]; ok {
+		in.pins++
+		v.mu.Unlock()
+		return in, nil
+	}
+	v.mu.Unlock()
+	v.treeMu.RLock()
+	n, err := v.cfg.Tree.NodeByIno(ino)
+	v.treeMu.RUnlock()
+	if errors.Is(err, namespace.ErrNotExist) {
+		return nil, ErrStale
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find inode %d: %w", ino, err)
+	}
+	return v.acquireNode(n.ID), nil
+}
+
+// acquireNode returns the inode of a node that exists, with one pin.
+func (v *Volume) acquireNode(id namespace.NodeID) *inode {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	in := v.inodeOf(id)
+	in.pins++
+	return in
+}
+
+// inodeOf finds or makes the inode of id; v.mu is held. Two nodes whose numbers
+// collide are told apart by taking the next free number.
+func (v *Volume) inodeOf(id namespace.NodeID) *inode {
+	for ino := id.Ino(); ; ino++ {
+		in, ok := v.inodes[ino]
+		if !ok {
+			in = &inode{ino: ino, id: id}
+			v.inodes[ino] = in
+			return in
+		}
+		if in.id == id {
+			return in
+		}
+	}
+}
+
+// release gives back one pin.
+func (v *Volume) release(in *inode) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	in.pins--
+	v.drop(in)
+}
+
+// drop forgets an inode that nothing holds; v.mu is held.
+func (v *Volume) drop(in *inode) {
+	if in.refs == 0 && in.pins == 0 {
+		delete(v.inodes, in.ino)
+	}
+}
+
+// reference counts one lookup by the kernel.
+func (v *Volume) reference(in *inode) {
+	v.mu.Lock()
+	in.refs++
+	v.mu.Unlock()
+}
+
+// Forget gives back n references that Lookup and its like have taken.
+func (v *Volume) Forget(ino, n uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	in, ok := v.inodes[ino]
+	if !ok {
+		return
+	}
+	in.refs -= min(n, in.refs)
+	v.drop(in)
+}
+
+// load fills the content from the tree if nothing here differs from it; in.mu is held.
+func (v *Volume) load(in *inode) error {
+	if in.loaded {
+		return nil
+	}
+	v.treeMu.RLock()
+	n, err := v.cfg.Tree.Node(in.id)
+	v.treeMu.RUnlock()
+	if err != nil {
+		return fmt.Errorf("load inode %d: %w", in.ino, err)
+	}
+	in.adopt(n)
+	return nil
+}
+
+// adopt makes the node's content the base; in.mu is held and nothing has changed here.
+func (in *inode) adopt(n namespace.Node) {
+	in.loaded = true
+	in.base, in.baseID = n.Content.Version, n.Content.ID
+	in.size, in.cut = n.Content.Size, n.Content.Size
+	in.mtime = n.Mtime
+}
+
+// blockSize returns the block size of the file in bytes; in.mu is held.
+func (v *Volume) blockSize(in *inode) int64 {
+	if in.base.BlockLog == 0 {
+		return 1 << v.cfg.BlockLog
+	}
+	return 1 << in.base.BlockLog
+}
+
+// touched notes a change of content now, and pins the inode until the change is
+// in the tree; in.mu is held.
+func (v *Volume) touched(in *inode) {
+	in.gen++
+	in.changed = true
+	in.mtime = v.now()
+	if in.pinned {
+		return
+	}
+	in.pinned = true
+	v.mu.Lock()
+	in.pins++
+	v.changed[in] = struct{}{}
+	v.mu.Unlock()
+}
+
+// settled unpins an inode whose changes are all in the tree; in.mu is held.
+func (v *Volume) settled(in *inode) {
+	in.changed = false
+	if !in.pinned {
+		return
+	}
+	in.pinned = false
+	v.mu.Lock()
+	in.pins--
+	delete(v.changed, in)
+	v.drop(in)
+	v.mu.Unlock()
+}

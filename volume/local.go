@@ -1,0 +1,86 @@
+package volume
+
+import (
+	"context"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// isLocal reports whether a range can be read without the network: it is in memory, or its
+// chunks are in the cache or the store. Nodes of the block tree must be in the cache.
+func (v *Volume) isLocal(in *inode, off, n int64) bool {
+	if !in.mu.TryRLock() {
+		return false // somebody changes the file: that may take a moment
+	}
+	defer in.mu.RUnlock()
+	if !in.loaded {
+		return false
+	}
+	bs := v.blockSize(in)
+	for end := min(off+n, in.size); off < end; off = (off/bs + 1) * bs {
+		index := off / bs
+		pc := piece{index: index, off: off % bs, limit: min(bs, max(0, in.cut-index*bs))}
+		id, sealed := in.sealed[index]
+		if sealed {
+			pc.id = id
+		}
+		if o := in.dirty[index]; o != nil && o.covers(int(pc.off), int(min(bs, end-index*bs))) || sealed && id.IsZero() {
+			continue
+		}
+		if !v.pieceLocal(in.base, pc) {
+			return false
+		}
+	}
+	return true
+}
+
+// pieceLocal reports whether a piece can be filled without the network.
+func (v *Volume) pieceLocal(base chunk.Version, pc piece) bool {
+	if pc.off >= pc.limit && pc.id.IsZero() || pc.id.IsZero() && len(base.Inline) > 0 {
+		return true
+	}
+	id := pc.id
+	if id.IsZero() {
+		var err error
+		if id, err = chunk.Block(context.Background(), localNodes{v}, base, pc.index); err != nil {
+			return false
+		}
+	}
+	return id.IsZero() || v.cache.has(id) || v.cfg.Chunks.Local(id)
+}
+
+// localNodes reads block-tree nodes from the cache alone, and fetches those in
+// the store into it.
+type localNodes struct{ v *Volume }
+
+var _ chunk.NodeIO = localNodes{}
+
+// LoadNode implements chunk.NodeIO; it returns errNotCached for a node that is not here.
+func (l localNodes) LoadNode(ctx context.Context, id chunk.ID) ([]byte, error) {
+	b, err := l.v.cache.peek(id)
+	if err != nil && l.v.cfg.Chunks.Local(id) {
+		return l.v.cache.get(ctx, id)
+	}
+	return b, err
+}
+
+// SaveNode implements chunk.NodeIO; nothing is saved here.
+func (l localNodes) SaveNode(context.Context, []byte) (chunk.ID, error) {
+	return chunk.ID{}, ErrNotSupported
+}
+
+// WriteMayWait reports whether a write must wait for memory.
+func (h *Handle) WriteMayWait() bool {
+	full, _ := h.v.dirty.full()
+	return full || h.v.sealing.Load() >= int64(cap(h.v.seals)) || h.flags&syncFlags != 0
+}
+
+// FlushMayWait reports whether a flush has more to do than a moment's work.
+func (h *Handle) FlushMayWait() bool {
+	in := h.in
+	if !in.mu.TryRLock() {
+		return true
+	}
+	defer in.mu.RUnlock()
+	return in.changed && (in.size > int64(h.v.cfg.InlineMax) || len(in.base.Inline) == 0 && !in.base.Root.IsZero())
+}

@@ -1,0 +1,251 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// waiting is a candidate in the queue for the store's next flush.
+type waiting struct {
+	in *inode
+	c  *candidate
+}
+
+// flush makes a candidate of the file's content and sees to it that it enters
+// the tree soon. Errors of sealing and storing are reported here.
+func (v *Volume) flush(ctx context.Context, in *inode) error {
+	if !v.changedHere(in) {
+		return nil
+	}
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	if err := v.prepare(ctx, in); err != nil {
+		return err
+	}
+	return v.enqueue(in)
+}
+
+// enqueue commits a candidate that needs no flush of the store, and queues others; in.fold is held.
+func (v *Volume) enqueue(in *inode) error {
+	in.mu.Lock()
+	c := in.ready
+	in.published = v.now()
+	in.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	if !c.chunks {
+		return v.commitReady(in)
+	}
+	v.mu.Lock()
+	v.ready = append(v.ready, waiting{in, c})
+	v.mu.Unlock()
+	wake(v.commit)
+	return nil
+}
+
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// committer flushes the store for all files that wait and enters their content.
+func (v *Volume) committer() {
+	for {
+		select {
+		case <-v.commit:
+		case <-v.ctx.Done():
+			return
+		}
+		if err := v.commitQueue(v.ctx); err != nil && v.ctx.Err() == nil {
+			v.log.Error("cannot make closed files durable; will try again", "error", err)
+			v.later(time.Second, v.commit)
+		}
+	}
+}
+
+// later wakes ch after d, or never if the volume closes first.
+func (v *Volume) later(d time.Duration, ch chan struct{}) {
+	v.spawn(func() {
+		select {
+		case <-time.After(d):
+			wake(ch)
+		case <-v.ctx.Done():
+		}
+	})
+}
+
+// commitQueue enters all queued candidates after one flush of the store.
+func (v *Volume) commitQueue(ctx context.Context) error {
+	v.mu.Lock()
+	list := v.ready
+	v.ready = nil
+	v.mu.Unlock()
+	if len(list) == 0 {
+		return nil
+	}
+	if err := v.cfg.Chunks.Sync(ctx); err != nil {
+		v.mu.Lock()
+		v.ready = append(list, v.ready...)
+		v.mu.Unlock()
+		return fmt.Errorf("flush the store: %w", err)
+	}
+	var errs []error
+	for _, w := range list {
+		w.in.fold.Lock()
+		w.in.mu.RLock()
+		current := w.in.ready == w.c // else a newer one has its own place in the queue
+		w.in.mu.RUnlock()
+		if current {
+			errs = append(errs, v.commitReady(w.in))
+		}
+		w.in.fold.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// commitNow makes the file's content durable and enters it; in.fold is held.
+func (v *Volume) commitNow(ctx context.Context, in *inode) error {
+	in.mu.RLock()
+	c := in.ready
+	in.mu.RUnlock()
+	if c == nil {
+		return nil
+	}
+	if c.chunks {
+		if err := v.cfg.Chunks.Sync(ctx); err != nil {
+			return fmt.Errorf("flush the store: %w", err)
+		}
+	}
+	return v.commitReady(in)
+}
+
+// settle brings a closed file's content into the tree now, before an
+// operation that must not overtake it.
+func (v *Volume) settle(ctx context.Context, in *inode) error {
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	return v.commitNow(ctx, in)
+}
+
+// publisher brings the content of files kept open into the tree.
+func (v *Volume) publisher() {
+	tick := time.NewTicker(v.cfg.PublishInterval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-v.ctx.Done():
+			return
+		}
+		for _, in := range v.changedInodes() {
+			in.mu.RLock()
+			due := in.changed && v.now()-in.published >= int64(v.cfg.PublishInterval)
+			in.mu.RUnlock()
+			if due {
+				if err := v.flush(v.ctx, in); err != nil && v.ctx.Err() == nil {
+					v.log.Warn("cannot publish a file yet", "inode", in.ino, "error", err)
+				}
+			}
+			v.release(in)
+		}
+	}
+}
+
+// wroteTree notes that the tree has ops that are neither published nor durable.
+func (v *Volume) wroteTree() {
+	v.unsynced.Store(true)
+	v.wakeBatcher()
+}
+
+func (v *Volume) wakeBatcher() { wake(v.batch) }
+
+// batcher publishes ops shortly after they were made, many at once.
+func (v *Volume) batcher() {
+	for {
+		select {
+		case <-v.batch:
+		case <-v.ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(v.cfg.BatchDelay):
+		case <-v.ctx.Done():
+			return
+		}
+		if err := v.cutBatch(); err != nil {
+			v.log.Error("cannot publish changes; will try again", "error", err)
+			v.later(time.Second, v.batch)
+		}
+	}
+}
+
+// cutBatch hands all pending ops to the log.
+func (v *Volume) cutBatch() error {
+	v.treeMu.Lock()
+	defer v.treeMu.Unlock()
+	return v.cutLocked()
+}
+
+// cutLocked is cutBatch with treeMu held for writing.
+func (v *Volume) cutLocked() error {
+	for v.cfg.Tree.Pending() > 0 {
+		payload, err := v.cfg.Tree.Cut()
+		if err != nil {
+			return fmt.Errorf("cut a batch: %w", err)
+		}
+		seq, err := v.cfg.Log.Append(payload)
+		if err != nil {
+			return fmt.Errorf("append a batch to the log: %w", err)
+		}
+		if err := v.cfg.Tree.Committed(seq); err != nil {
+			return fmt.Errorf("note batch %d as logged: %w", seq, err)
+		}
+	}
+	return nil
+}
+
+// flusher makes durable what nobody fsyncs.
+func (v *Volume) flusher() {
+	tick := time.NewTicker(v.cfg.FlushInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-v.ctx.Done():
+			return
+		}
+		if err := v.syncState(); err != nil {
+			v.log.Error("cannot flush the state", "error", err)
+		}
+	}
+}
+
+// syncState makes every op in the tree durable.
+func (v *Volume) syncState() error {
+	if !v.unsynced.Swap(false) {
+		return nil
+	}
+	if err := v.cfg.State.Sync(); err != nil {
+		v.unsynced.Store(true)
+		return fmt.Errorf("flush the state: %w", err)
+	}
+	return nil
+}
+
+// SyncAll brings all content into the tree, publishes it and makes it durable.
+func (v *Volume) SyncAll(ctx context.Context) error {
+	var errs []error
+	for _, in := range v.changedInodes() {
+		if err := v.flush(ctx, in); err != nil {
+			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
+		}
+		v.release(in)
+	}
+	errs = append(errs, v.commitQueue(ctx), v.cutBatch(), v.cfg.State.Sync())
+	return errors.Join(errs...)
+}

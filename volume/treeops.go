@@ -1,0 +1,495 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+
+	"github.com/foreverfs/forever/namespace"
+)
+
+// node reads the tree's record of an inode.
+func (v *Volume) node(in *inode) (namespace.Node, error) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	return v.cfg.Tree.Node(in.id)
+}
+
+// with runs fn on the inode of ino, pinned meanwhile.
+func (v *Volume) with(ino uint64, fn func(in *inode) error) error {
+	in, err := v.acquire(ino)
+	if err != nil {
+		return err
+	}
+	defer v.release(in)
+	return fn(in)
+}
+
+// Lookup finds a name in a directory and takes a reference on what it finds.
+func (v *Volume) Lookup(_ context.Context, parent uint64, name string) (a Attr, err error) {
+	err = v.with(parent, func(dir *inode) error {
+		n, err := v.find(dir.id, name)
+		if err == nil {
+			a = v.present(n)
+		}
+		return err
+	})
+	return a, err
+}
+
+// find reads the node behind a name.
+func (v *Volume) find(dir namespace.NodeID, name string) (namespace.Node, error) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	e, err := v.cfg.Tree.Lookup(dir, name)
+	if err != nil {
+		return namespace.Node{}, err
+	}
+	n, err := v.cfg.Tree.Node(e.Node)
+	if err != nil {
+		return n, fmt.Errorf("read the node of %q: %w", name, err)
+	}
+	return n, nil
+}
+
+// present takes a reference on a node and shows it.
+func (v *Volume) present(n namespace.Node) Attr {
+	v.mu.Lock()
+	in := v.inodeOf(n.ID)
+	in.refs++
+	v.mu.Unlock()
+	return v.attrOf(n, in)
+}
+
+// Getattr returns the attributes of an inode.
+func (v *Volume) Getattr(_ context.Context, ino uint64) (a Attr, err error) {
+	err = v.with(ino, func(in *inode) error {
+		a, err = v.attr(in)
+		return err
+	})
+	return a, err
+}
+
+func (v *Volume) attr(in *inode) (Attr, error) {
+	n, err := v.node(in)
+	if err != nil {
+		return Attr{}, err
+	}
+	return v.attrOf(n, in), nil
+}
+
+// mutate runs fn with the tree to itself.
+func (v *Volume) mutate(fn func(t *namespace.Tree, now int64) error) error {
+	if err := v.writable(); err != nil {
+		return err
+	}
+	v.treeMu.Lock()
+	err := fn(v.cfg.Tree, v.now())
+	v.treeMu.Unlock()
+	if err == nil {
+		v.wroteTree()
+	}
+	return err
+}
+
+// create makes a node under parent and takes a reference and a pin on it.
+func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.CreateSpec) (a Attr, in *inode, err error) {
+	spec.UID, spec.GID = c.UID, c.GID
+	err = v.with(parent, func(dir *inode) error {
+		var n namespace.Node
+		err := v.mutate(func(t *namespace.Tree, now int64) error {
+			d, err := t.Node(dir.id)
+			if err != nil {
+				return err
+			}
+			if d.Mode&syscall.S_ISGID != 0 { // as in System V: the group comes from the directory
+				spec.GID = d.GID
+				if spec.Kind == namespace.KindDir {
+					spec.Mode |= syscall.S_ISGID
+				}
+			}
+			n, err = t.Create(now, dir.id, name, spec)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		v.mu.Lock()
+		in = v.inodeOf(n.ID)
+		in.refs++
+		in.pins++
+		v.mu.Unlock()
+		if spec.Kind == namespace.KindFile {
+			in.mu.Lock()
+			in.adopt(n)
+			in.mu.Unlock()
+		}
+		a = v.attrOf(n, in)
+		return nil
+	})
+	return a, in, err
+}
+
+// Create makes a regular file and opens it. mode has the umask applied.
+func (v *Volume) Create(ctx context.Context, c Caller, parent uint64, name string, mode uint32, flags int) (Attr, *Handle, error) {
+	a, in, err := v.create(c, parent, name, namespace.CreateSpec{Kind: namespace.KindFile, Mode: mode & 07777})
+	if err != nil {
+		return Attr{}, nil, err
+	}
+	h, err := v.openInode(ctx, in, flags)
+	if err != nil {
+		v.release(in)
+		v.Forget(in.ino, 1)
+		return Attr{}, nil, err
+	}
+	return a, h, nil
+}
+
+// kindOf maps the type bits of a mode.
+func kindOf(mode uint32) (namespace.Kind, bool) {
+	switch mode & syscall.S_IFMT {
+	case 0, syscall.S_IFREG:
+		return namespace.KindFile, true
+	case syscall.S_IFCHR:
+		return namespace.KindChar, true
+	case syscall.S_IFBLK:
+		return namespace.KindBlock, true
+	case syscall.S_IFIFO:
+		return namespace.KindFifo, true
+	case syscall.S_IFSOCK:
+		return namespace.KindSocket, true
+	}
+	return 0, false
+}
+
+// Mknod makes a file, device, fifo or socket; mode carries the type bits of stat(2).
+func (v *Volume) Mknod(_ context.Context, c Caller, parent uint64, name string, mode, rdev uint32) (Attr, error) {
+	kind, ok := kindOf(mode)
+	if !ok {
+		return Attr{}, ErrInvalid
+	}
+	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: kind, Mode: mode & 07777, Rdev: rdev})
+}
+
+// Mkdir makes a directory.
+func (v *Volume) Mkdir(_ context.Context, c Caller, parent uint64, name string, mode uint32) (Attr, error) {
+	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: namespace.KindDir, Mode: mode & 07777})
+}
+
+// Symlink makes a symbolic link to target, which may be any text of 1 to 4095 bytes.
+func (v *Volume) Symlink(_ context.Context, c Caller, parent uint64, name, target string) (Attr, error) {
+	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: namespace.KindSymlink, Mode: 0777, Target: target})
+}
+
+func (v *Volume) createOnly(c Caller, parent uint64, name string, spec namespace.CreateSpec) (Attr, error) {
+	a, in, err := v.create(c, parent, name, spec)
+	if err != nil {
+		return Attr{}, err
+	}
+	v.release(in)
+	return a, nil
+}
+
+// Readlink returns the target of a symbolic link.
+func (v *Volume) Readlink(_ context.Context, ino uint64) (target string, err error) {
+	err = v.with(ino, func(in *inode) error {
+		n, err := v.node(in)
+		if err == nil && n.Kind != namespace.KindSymlink {
+			err = ErrInvalid
+		}
+		target = n.Target
+		return err
+	})
+	return target, err
+}
+
+// Link gives a file another name and takes a reference on it.
+func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a Attr, err error) {
+	err = v.with(ino, func(in *inode) error {
+		if err := v.settle(ctx, in); err != nil {
+			return err
+		}
+		return v.with(parent, func(dir *inode) error {
+			var n namespace.Node
+			err := v.mutate(func(t *namespace.Tree, now int64) error {
+				var err error
+				n, err = t.Link(now, in.id, dir.id, name)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			v.reference(in)
+			a = v.attrOf(n, in)
+			return nil
+		})
+	})
+	return a, err
+}
+
+// Unlink removes a name of anything but a directory.
+func (v *Volume) Unlink(_ context.Context, parent uint64, name string) error {
+	return v.with(parent, func(dir *inode) error {
+		var n namespace.Node
+		err := v.mutate(func(t *namespace.Tree, now int64) error {
+			var err error
+			n, err = t.Unlink(now, dir.id, name)
+			return err
+		})
+		if err == nil {
+			v.unnamed(n)
+		}
+		return err
+	})
+}
+
+// unnamed lets go of the content of a node that may have lost its last name.
+func (v *Volume) unnamed(n namespace.Node) {
+	if n.Nlink > 0 || n.Kind != namespace.KindFile {
+		return
+	}
+	v.mu.Lock()
+	in, ok := v.inodes[n.ID.Ino()]
+	ok = ok && in.id == n.ID && in.opens == 0
+	if ok {
+		in.pins++
+	}
+	v.mu.Unlock()
+	if !ok {
+		return
+	}
+	closing := func() {
+		v.lastClose(in)
+		v.release(in)
+	}
+	if !v.changedHere(in) || !v.spawn(closing) {
+		v.release(in)
+	}
+}
+
+// Rmdir removes an empty directory.
+func (v *Volume) Rmdir(_ context.Context, parent uint64, name string) error {
+	return v.with(parent, func(dir *inode) error {
+		return v.mutate(func(t *namespace.Tree, now int64) error { return t.Rmdir(now, dir.id, name) })
+	})
+}
+
+// The flags of Rename, as in renameat2(2).
+const (
+	RenameNoReplace = 1
+	RenameExchange  = 2
+)
+
+// Rename moves a name, replacing what the new name was unless flags say otherwise.
+func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) error {
+	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+		return ErrInvalid
+	}
+	return v.with(oldParent, func(from *inode) error {
+		return v.with(newParent, func(to *inode) error {
+			if err := v.settleNamed(ctx, from, oldName); err != nil {
+				return err
+			}
+			var replaced *namespace.Node
+			err := v.mutate(func(t *namespace.Tree, now int64) error {
+				_, r, err := t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
+				replaced = r
+				return err
+			})
+			if err == nil && replaced != nil {
+				v.unnamed(*replaced)
+			}
+			return err
+		})
+	})
+}
+
+// settleNamed brings the closed content of the file behind a name into the
+// tree, if this mount has some that is not.
+func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error {
+	v.treeMu.RLock()
+	e, err := v.cfg.Tree.Lookup(dir.id, name)
+	v.treeMu.RUnlock()
+	if err != nil || e.Kind != namespace.KindFile {
+		return err
+	}
+	v.mu.Lock()
+	in, ok := v.inodes[e.Node.Ino()]
+	ok = ok && in.id == e.Node
+	if ok {
+		in.pins++
+	}
+	v.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	defer v.release(in)
+	return v.settle(ctx, in)
+}
+
+// Setattr changes attributes and returns them all.
+func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, err error) {
+	if err := v.writable(); err != nil {
+		return Attr{}, err
+	}
+	err = v.with(ino, func(in *inode) error {
+		if s.Valid&SetSize != 0 {
+			if err := v.setSize(ctx, in, s.Size); err != nil {
+				return err
+			}
+		}
+		if err := v.setAttr(in, s); err != nil {
+			return err
+		}
+		a, err = v.attr(in)
+		return err
+	})
+	return a, err
+}
+
+// setSize truncates a file, and publishes that soon if nobody has it open.
+func (v *Volume) setSize(ctx context.Context, in *inode, size int64) error {
+	n, err := v.node(in)
+	switch {
+	case err != nil:
+		return err
+	case n.Kind == namespace.KindDir:
+		return namespace.ErrIsDir
+	case n.Kind != namespace.KindFile:
+		return ErrInvalid
+	}
+	if err := v.truncate(ctx, in, size); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	open := in.opens > 0
+	v.mu.Unlock()
+	if open {
+		return nil
+	}
+	return v.flush(ctx, in)
+}
+
+// setAttr makes the op for everything but the size.
+func (v *Volume) setAttr(in *inode, s SetAttr) error {
+	now := v.now()
+	var c namespace.AttrChange
+	if s.Valid&SetMode != 0 {
+		c.Mask, c.Mode = c.Mask|namespace.AttrMode, s.Mode&07777
+	}
+	if s.Valid&SetUID != 0 {
+		c.Mask, c.UID = c.Mask|namespace.AttrUID, s.UID
+	}
+	if s.Valid&SetGID != 0 {
+		c.Mask, c.GID = c.Mask|namespace.AttrGID, s.GID
+	}
+	if s.Valid&(SetAtime|SetAtimeNow) != 0 {
+		c.Mask, c.Atime = c.Mask|namespace.AttrAtime, s.Atime
+		if s.Valid&SetAtimeNow != 0 {
+			c.Atime = now
+		}
+	}
+	if s.Valid&(SetMtime|SetMtimeNow) != 0 {
+		c.Mask, c.Mtime = c.Mask|namespace.AttrMtime, s.Mtime
+		if s.Valid&SetMtimeNow != 0 {
+			c.Mtime = now
+		}
+	}
+	if c.Mask == 0 {
+		return nil
+	}
+	// The lock keeps the order of this op and the file's next content op, which carries a time too.
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if c.Mask&namespace.AttrMtime != 0 {
+		in.mtime = c.Mtime
+		if in.ready != nil {
+			in.ready.mtime = c.Mtime
+		}
+	}
+	return v.mutate(func(t *namespace.Tree, now int64) error {
+		_, err := t.SetAttr(now, in.id, c)
+		return err
+	})
+}
+
+// The flags of Setxattr, as in setxattr(2).
+const (
+	XattrCreate  = 1
+	XattrReplace = 2
+)
+
+// Getxattr returns the value of an extended attribute.
+func (v *Volume) Getxattr(_ context.Context, ino uint64, name string) (val []byte, err error) {
+	err = v.with(ino, func(in *inode) error {
+		v.treeMu.RLock()
+		defer v.treeMu.RUnlock()
+		val, err = v.cfg.Tree.Xattr(in.id, name)
+		return err
+	})
+	return val, err
+}
+
+// Listxattr returns the names of all extended attributes.
+func (v *Volume) Listxattr(_ context.Context, ino uint64) (names []string, err error) {
+	err = v.with(ino, func(in *inode) error {
+		v.treeMu.RLock()
+		defer v.treeMu.RUnlock()
+		names, err = v.cfg.Tree.Xattrs(in.id)
+		return err
+	})
+	return names, err
+}
+
+// Setxattr sets an extended attribute.
+func (v *Volume) Setxattr(_ context.Context, ino uint64, name string, val []byte, flags uint32) error {
+	return v.with(ino, func(in *inode) error {
+		return v.mutate(func(t *namespace.Tree, now int64) error {
+			if flags&(XattrCreate|XattrReplace) != 0 {
+				_, err := t.Xattr(in.id, name)
+				if flags&XattrCreate != 0 && err == nil {
+					return namespace.ErrExist
+				}
+				if flags&XattrReplace != 0 && err != nil {
+					return err
+				}
+			}
+			return t.SetXattr(now, in.id, name, val)
+		})
+	})
+}
+
+// Removexattr removes an extended attribute.
+func (v *Volume) Removexattr(_ context.Context, ino uint64, name string) error {
+	return v.with(ino, func(in *inode) error {
+		return v.mutate(func(t *namespace.Tree, now int64) error { return t.RemoveXattr(now, in.id, name) })
+	})
+}
+
+// FsyncDir makes the directory's entries, and every op before, durable.
+func (v *Volume) FsyncDir(_ context.Context, ino uint64) error {
+	return v.with(ino, func(*inode) error {
+		if err := v.cfg.State.Sync(); err != nil {
+			return fmt.Errorf("flush the state: %w", err)
+		}
+		return nil
+	})
+}
+
+// Statfs returns the space of the disk below and the number of files.
+func (v *Volume) Statfs(context.Context) (Statfs, error) {
+	s := Statfs{BlockSize: 4096, NameLen: 255}
+	if v.cfg.DiskUsage != nil {
+		total, free, err := v.cfg.DiskUsage()
+		if err != nil {
+			return s, fmt.Errorf("ask for the disk's space: %w", err)
+		}
+		s.Blocks, s.Bfree = total/4096, free/4096
+	}
+	v.treeMu.RLock()
+	files, dirs, _ := v.cfg.Tree.Count()
+	v.treeMu.RUnlock()
+	s.Ffree = 1 << 32
+	s.Files = files + dirs + s.Ffree
+	return s, nil
+}

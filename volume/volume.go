@@ -1,0 +1,213 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/namespace"
+)
+
+// Volume is one mounted view of a replicated tree. All methods may be called
+// from several goroutines at once.
+type Volume struct {
+	cfg   Config
+	log   hclog.Logger
+	cache *blockCache
+	dirty *budget
+
+	treeMu sync.RWMutex // writers of the tree, and readers that need it to stand still
+
+	mu      sync.Mutex
+	inodes  map[uint64]*inode
+	changed map[*inode]struct{} // content not yet in the tree
+	ready   []waiting           // candidates waiting for the store's flush
+
+	notifyMu sync.Mutex
+	notifier Notifier
+
+	seals    chan sealJob
+	sealing  atomic.Int64 // blocks queued for sealing or being sealed
+	unsynced atomic.Bool  // the state has updates that no Sync followed
+
+	commit chan struct{} // wakes the committer; capacity 1
+	batch  chan struct{} // wakes the batcher; capacity 1
+	ahead  chan struct{} // limits read-ahead under way
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	once   sync.Once
+	closed error
+}
+
+// Open starts a volume on its parts: it brings back what the journal holds of
+// an earlier run and then serves until Close.
+func Open(cfg Config) (*Volume, error) {
+	cfg.setDefaults()
+	v := &Volume{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		dirty:   newBudget(cfg.DirtyMax),
+		inodes:  map[uint64]*inode{},
+		changed: map[*inode]struct{}{},
+		seals:   make(chan sealJob, 4*runtime.GOMAXPROCS(0)),
+		commit:  make(chan struct{}, 1),
+		batch:   make(chan struct{}, 1),
+		ahead:   make(chan struct{}, maxReadAhead),
+	}
+	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.cache = newBlockCache(cfg.CacheSize, v.loadChunk)
+	for range runtime.GOMAXPROCS(0) {
+		v.spawn(v.sealWorker)
+	}
+	if err := v.replay(); err != nil {
+		v.stop()
+		return nil, fmt.Errorf("replay the journal: %w", err)
+	}
+	v.spawn(v.committer)
+	v.spawn(v.batcher)
+	v.spawn(v.publisher)
+	v.spawn(v.flusher)
+	v.wakeBatcher()
+	return v, nil
+}
+
+// spawn runs fn in a goroutine that Close waits for; false after Close.
+func (v *Volume) spawn(fn func()) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.ctx.Err() != nil {
+		return false
+	}
+	v.wg.Add(1)
+	go func() {
+		defer v.wg.Done()
+		fn()
+	}()
+	return true
+}
+
+// stop ends the goroutines and waits for them.
+func (v *Volume) stop() {
+	v.mu.Lock()
+	v.cancel()
+	v.mu.Unlock()
+	v.wg.Wait()
+}
+
+// Close brings everything into the tree and the log, makes it durable and
+// stops. It may be called twice; both calls return the same.
+func (v *Volume) Close() error {
+	v.once.Do(func() {
+		err := v.SyncAll(context.Background())
+		v.stop()
+		v.closed = errors.Join(err, v.cutBatch(), v.cfg.State.Sync())
+	})
+	return v.closed
+}
+
+// SetNotifier says who is told of changes from other mounts; nil: nobody.
+func (v *Volume) SetNotifier(n Notifier) {
+	v.notifyMu.Lock()
+	v.notifier = n
+	v.notifyMu.Unlock()
+}
+
+func (v *Volume) now() int64 { return v.cfg.Now().UnixNano() }
+
+// writable returns ErrReadOnly where nothing may be changed.
+func (v *Volume) writable() error {
+	if v.cfg.ReadOnly {
+		return ErrReadOnly
+	}
+	if v.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return nil
+}
+
+// loadChunk fetches and opens one chunk.
+func (v *Volume) loadChunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+	buf := sealedPool.Get().(*[]byte)
+	defer sealedPool.Put(buf)
+	sealed, err := v.cfg.Chunks.Get(ctx, (*buf)[:0], id)
+	if err != nil {
+		return nil, fmt.Errorf("get chunk %v: %w", id, err)
+	}
+	*buf = sealed
+	plain, err := v.cfg.Sealer.Open(nil, sealed)
+	if err != nil {
+		return nil, fmt.Errorf("open chunk %v: %w", id, err)
+	}
+	return plain, nil
+}
+
+// sealedPool holds buffers for sealed bytes and assembled blocks.
+var sealedPool = sync.Pool{New: func() any { b := make([]byte, 0, chunk.MaxSealed); return &b }}
+
+// store seals plain and stores the chunk; nodes of block trees and blocks alike.
+func (v *Volume) store(ctx context.Context, plain []byte) (chunk.ID, error) {
+	buf := sealedPool.Get().(*[]byte)
+	defer sealedPool.Put(buf)
+	sealed, id, err := v.cfg.Sealer.Seal((*buf)[:0], plain)
+	if err != nil {
+		return chunk.ID{}, fmt.Errorf("seal a block: %w", err)
+	}
+	*buf = sealed
+	if err := v.cfg.Chunks.Put(ctx, id, sealed); err != nil {
+		return chunk.ID{}, fmt.Errorf("store a block: %w", err)
+	}
+	return id, nil
+}
+
+// nodeIO lets block trees read and write their nodes.
+type nodeIO struct{ v *Volume }
+
+var _ chunk.NodeIO = nodeIO{}
+
+func (n nodeIO) LoadNode(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return n.v.cache.get(ctx, id)
+}
+
+func (n nodeIO) SaveNode(ctx context.Context, plain []byte) (chunk.ID, error) {
+	id, err := n.v.store(ctx, plain)
+	if err == nil {
+		n.v.cache.put(id, append([]byte(nil), plain...))
+	}
+	return id, err
+}
+
+func isContextErr(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// attrOf shows a node; in, if any, adds what is not yet in the tree.
+func (v *Volume) attrOf(n namespace.Node, in *inode) Attr {
+	a := Attr{
+		Ino: n.ID.Ino(), Kind: n.Kind, Mode: n.Mode, Nlink: n.Nlink, UID: n.UID, GID: n.GID, Rdev: n.Rdev,
+		Size: n.Content.Size, Atime: n.Atime, Mtime: n.Mtime, Ctime: n.Ctime,
+	}
+	switch n.Kind {
+	case namespace.KindSymlink:
+		a.Size = int64(len(n.Target))
+	case namespace.KindDir:
+		a.Size = 4096
+	}
+	if in != nil {
+		a.Ino = in.ino
+		in.mu.RLock()
+		if in.changed {
+			a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.mtime)
+		}
+		in.mu.RUnlock()
+	}
+	a.Blocks = (a.Size + 511) / 512
+	return a
+}

@@ -1,0 +1,324 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/foreverfs/forever/namespace"
+)
+
+var ctx = context.Background()
+
+// TestFileModel runs random writes, truncations, flushes and fsyncs against a
+// byte slice, with blocks, journal and memory so small that every path is taken.
+func TestFileModel(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := newRig(t, 1, func(c *Config) {
+			c.BlockLog, c.InlineMax, c.JournalMax, c.DirtyMax = 14, 100, 3000, 64<<10
+		})
+		defer r.Close()
+		_, h, err := r.Create(ctx, Caller{}, RootIno, "f", 0644, syscall.O_RDWR)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer h.Release()
+		var model []byte
+		for range rapid.IntRange(1, 25).Draw(rt, "ops") {
+			model = step(rt, r, h, model)
+			got := make([]byte, len(model)+10)
+			n, err := h.Read(ctx, got, 0)
+			if err != nil || !bytes.Equal(got[:n], model) {
+				rt.Fatalf("read %d bytes, want %d: %v (first difference at %d)", n, len(model), err, firstDiff(got[:n], model))
+			}
+		}
+	})
+}
+
+// step does one random thing to the file and to the model.
+func step(t *rapid.T, r *rig, h *Handle, model []byte) []byte {
+	const limit = 100 << 10
+	switch rapid.SampledFrom([]string{"write", "write", "append", "truncate", "flush", "fsync", "sync"}).Draw(t, "op") {
+	case "write", "append":
+		off := rapid.IntRange(0, limit).Draw(t, "off")
+		if rapid.Bool().Draw(t, "at end") {
+			off = min(len(model), limit)
+		}
+		p := bytes.Repeat([]byte{rapid.Byte().Draw(t, "fill")}, rapid.IntRange(1, 40<<10).Draw(t, "len"))
+		if _, err := h.Write(ctx, p, int64(off)); err != nil {
+			t.Fatal(err)
+		}
+		if need := off + len(p); need > len(model) {
+			model = append(model, make([]byte, need-len(model))...)
+		}
+		copy(model[off:], p)
+	case "truncate":
+		n := rapid.IntRange(0, limit).Draw(t, "size")
+		if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize, Size: int64(n)}); err != nil {
+			t.Fatal(err)
+		}
+		model = append(model, make([]byte, max(0, n-len(model)))...)[:n]
+	case "flush":
+		if err := h.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+	case "fsync":
+		if err := h.Fsync(ctx); err != nil {
+			t.Fatal(err)
+		}
+	case "sync":
+		if err := r.SyncAll(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return model
+}
+
+func firstDiff(a, b []byte) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return min(len(a), len(b))
+}
+
+func TestContentReachesOtherMount(t *testing.T) {
+	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	want := strings.Repeat("0123456789abcdef", 20000)
+	h := a.create("big")
+	a.write(h, want, 0)
+	a.write(a.create("small"), "hello", 0)
+	exchange(a, b)
+	if got := b.content("big"); got != want {
+		t.Fatalf("big: %d bytes differ at %d", len(got), firstDiff([]byte(got), []byte(want)))
+	}
+	if got := b.content("small"); got != "hello" {
+		t.Fatalf("small: %q", got)
+	}
+}
+
+func TestOpenHandleFollowsRemoteChange(t *testing.T) {
+	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	h := a.create("f")
+	a.write(h, "one", 0)
+	exchange(a, b)
+	n := &notes{}
+	b.SetNotifier(n)
+	hb := b.open("f", syscall.O_RDONLY)
+	if got := b.read(hb); got != "one" {
+		t.Fatalf("before: %q", got)
+	}
+	if b.open("f", syscall.O_RDONLY).KeepCache() != true {
+		t.Error("second open of unchanged content drops the kernel's pages")
+	}
+	a.write(h, "second", 0)
+	exchange(a, b)
+	if got := b.read(hb); got != "second" {
+		t.Fatalf("after: %q", got)
+	}
+	want := []string{"content", "attr"}
+	if diff := cmp.Diff(want, n.got); diff != "" {
+		t.Error(diff)
+	}
+	if b.open("f", syscall.O_RDONLY).KeepCache() {
+		t.Error("kernel told to keep pages of the old content")
+	}
+}
+
+// notes records what a notifier is told.
+type notes struct{ got []string }
+
+func (n *notes) InvalidateAttr(uint64)    { n.got = append(n.got, "attr") }
+func (n *notes) InvalidateContent(uint64) { n.got = append(n.got, "content") }
+func (n *notes) InvalidateEntry(_ uint64, name string) {
+	n.got = append(n.got, "entry "+name)
+}
+
+func TestConcurrentEditsKeepBothVersions(t *testing.T) {
+	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	a.write(a.create("f"), "base", 0)
+	exchange(a, b)
+	a.write(a.open("f", syscall.O_RDWR), "from a", 0)
+	b.write(b.open("f", syscall.O_RDWR), "from b", 0)
+	exchange(a, b)
+	exchange(a, b)
+	if x, y := a.content("f"), b.content("f"); x != y {
+		t.Fatalf("a shows %q, b shows %q", x, y)
+	}
+	e, err := a.cfg.Tree.Lookup(namespace.Root, "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := a.cfg.Tree.Node(e.Node)
+	if err != nil || len(n.Heads) != 2 {
+		t.Fatalf("want two heads, got %d: %v", len(n.Heads), err)
+	}
+}
+
+func TestUnlinkedFileStaysUsable(t *testing.T) {
+	r := newRig(t, 1, nil)
+	h := r.create("f")
+	big := strings.Repeat("x", 300<<10)
+	r.write(h, big, 0)
+	if err := r.Unlink(ctx, RootIno, "f"); err != nil {
+		t.Fatal(err)
+	}
+	r.write(h, "y", 5)
+	if err := h.Fsync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.read(h); got != "xxxxxy"+big[6:] {
+		t.Fatalf("%d bytes", len(got))
+	}
+	a, err := r.Getattr(ctx, h.Ino())
+	if err != nil || a.Nlink != 0 {
+		t.Fatalf("nlink %d: %v", a.Nlink, err)
+	}
+	h.Release()
+	r.Forget(h.Ino(), 1)
+	if err := r.Close(); err != nil { // waits for what Release left to be done
+		t.Fatal(err)
+	}
+	if len(r.changed) != 0 || r.dirty.used != 0 {
+		t.Errorf("left behind: %d changed, %d bytes", len(r.changed), r.dirty.used)
+	}
+}
+
+func TestFullStoreIsReportedAndRecovers(t *testing.T) {
+	r := newRig(t, 1, nil)
+	h := r.create("f")
+	data := strings.Repeat("data", 100<<10)
+	r.chunks.fail(syscall.ENOSPC, nil)
+	r.write(h, data, 0)
+	if err := h.Flush(ctx); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("flush on a full store: %v", err)
+	}
+	if err := h.Fsync(ctx); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fsync on a full store: %v", err)
+	}
+	r.chunks.fail(nil, nil)
+	if err := h.Fsync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.read(h); got != data {
+		t.Fatal("content differs")
+	}
+}
+
+func TestMtimeSetAfterCloseStays(t *testing.T) {
+	r := newRig(t, 1, nil)
+	h := r.create("f")
+	r.write(h, strings.Repeat("z", 100<<10), 0)
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	want := time.Date(1969, 1, 2, 3, 4, 5, 6, time.UTC).UnixNano()
+	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetMtime, Mtime: want}); err != nil {
+		t.Fatal(err)
+	}
+	r.sync()
+	a, err := r.Getattr(ctx, h.Ino())
+	if err != nil || a.Mtime != want {
+		t.Fatalf("mtime %d, want %d: %v", a.Mtime, want, err)
+	}
+}
+
+func TestRestartFindsJournalledWrites(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.InlineMax = 10 })
+	h := r.create("f")
+	r.write(h, strings.Repeat("a", 200<<10), 0)
+	if err := h.Fsync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	before := r.chunks.syncs
+	r.write(h, "bb", 70_000)
+	if err := h.Fsync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize, Size: 80_000}); err != nil {
+		t.Fatal(err)
+	}
+	r.write(h, "c", 90_000)
+	if err := h.Fsync(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r.chunks.syncs != before {
+		t.Errorf("small fsyncs flushed the store %d times", r.chunks.syncs-before)
+	}
+	want := r.read(h)
+
+	again := startRig(t, 1, r.state, r.chunks, nil) // the first is still there, as after a crash: it writes no more
+	if got := again.content("f"); got != want {
+		t.Fatalf("got %d bytes, want %d, first difference at %d", len(got), len(want), firstDiff([]byte(got), []byte(want)))
+	}
+}
+
+func TestReaddirWhileChanging(t *testing.T) {
+	r := newRig(t, 1, nil)
+	for i := range 2000 {
+		r.create(fmt.Sprintf("f%05d", i)).Release()
+	}
+	d, err := r.OpenDir(ctx, RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Release()
+	seen := map[string]int{}
+	for cookie, n := uint64(0), 0; ; n++ {
+		list, err := d.Read(cookie, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 0 {
+			break
+		}
+		for _, e := range list {
+			seen[e.Name]++
+			cookie = e.Cookie
+			if n%2 == 0 && strings.HasPrefix(e.Name, "f") {
+				if err := r.Unlink(ctx, RootIno, e.Name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	if len(seen) != 2002 {
+		t.Errorf("saw %d names, want 2002", len(seen))
+	}
+	for name, n := range seen {
+		if n != 1 {
+			t.Errorf("%s seen %d times", name, n)
+		}
+	}
+}
+
+func TestReadOnlyRefusesEverything(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.ReadOnly = true })
+	if _, err := r.Mkdir(ctx, Caller{}, RootIno, "d", 0755); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("mkdir: %v", err)
+	}
+	if err := r.Unlink(ctx, RootIno, "x"); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("unlink: %v", err)
+	}
+}
+
+func TestHandleNeedsWriteMode(t *testing.T) {
+	r := newRig(t, 1, nil)
+	r.create("f")
+	h := r.open("f", syscall.O_RDONLY)
+	if _, err := h.Write(ctx, []byte("x"), 0); !errors.Is(err, ErrBadHandle) {
+		t.Errorf("write on a read-only handle: %v", err)
+	}
+}
