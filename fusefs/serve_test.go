@@ -298,3 +298,18 @@ func TestUnmountByOthers(t *testing.T) {
 		return !strings.Contains(stacks, "fusefs.(*Server)") && !strings.Contains(stacks, "fusefs.(*notes)")
 	})
 }
+
+func TestDetachByHelper(t *testing.T) {
+	r := mount(t, nil)
+	wantErr(t, detachByHelper(t.TempDir(), false), syscall.EINVAL)
+	f, err := os.Create(r.path("f"))
+	must(t, err)
+	wantErr(t, detachByHelper(r.dir, false), syscall.EBUSY)
+	must(t, f.Close())
+	until(t, "unmounted", func() bool { return detachByHelper(r.dir, false) == nil })
+	select {
+	case <-r.Done():
+	case <-time.After(5 * time.Second):
+		t.Error("Serve goes on")
+	}
+}

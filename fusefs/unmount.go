@@ -125,27 +125,36 @@ func (s *Server) abort() error {
 // detach unmounts path: for good and at once if by force, else only if nobody
 // uses it (EBUSY). EINVAL means that nothing is mounted there.
 func detach(path string, force bool) error {
-	if os.Geteuid() == 0 {
-		flags := unix.UMOUNT_NOFOLLOW
-		if force {
-			flags |= unix.MNT_DETACH | unix.MNT_FORCE
-		}
-		return unix.Unmount(path, flags)
+	if os.Geteuid() != 0 {
+		return detachByHelper(path, force)
 	}
-	args := []string{"-u", path}
+	flags := unix.UMOUNT_NOFOLLOW
 	if force {
-		args = []string{"-u", "-z", path}
+		flags |= unix.MNT_DETACH | unix.MNT_FORCE
 	}
-	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	return unix.Unmount(path, flags)
+}
+
+// detachByHelper is detach for those who may not unmount by themselves. The
+// connection outlives it if force was needed.
+func detachByHelper(path string, force bool) error {
+	args := []string{"-u", "--", path}
+	if force {
+		args = []string{"-u", "-z", "--", path}
+	}
+	cmd := exec.Command("fusermount3", args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return nil
 	}
 	said := strings.TrimSpace(string(out))
-	switch { // fusermount3 tells these apart in words only
-	case strings.Contains(said, "busy"):
-		return syscall.EBUSY
-	case strings.Contains(said, "not mounted"), strings.Contains(said, "not found in"):
-		return syscall.EINVAL
+	for words, errno := range map[string]error{ // it tells these apart in words only
+		"busy": syscall.EBUSY, "not mounted": syscall.EINVAL, "not found in": syscall.EINVAL, "Invalid argument": syscall.EINVAL,
+	} {
+		if strings.Contains(said, words) {
+			return errno
+		}
 	}
 	return fmt.Errorf("fusermount3: %w: %s", err, said)
 }

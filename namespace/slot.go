@@ -104,7 +104,7 @@ func (s *slot) resolve(name string) (shown, bool) {
 	}
 	if k := len(s.aliases); k > 0 {
 		a := s.aliases[k-1]
-		return shown{a.slot, a.id, a.node, a.kind}, true
+		return shown(a), true
 	}
 	return shown{}, false
 }

@@ -25,9 +25,8 @@ func TestBothDialAtOnce(t *testing.T) {
 		texts = append(texts, text)
 		a.write(text)
 		eventually(t, text, func() bool { return b.sees(texts...) })
-		if !sameConnection(a, b) {
-			t.Fatal("the connection changed under use")
-		}
+		// A dial that was under way may still win; then both have moved to it.
+		eventually(t, "one connection", func() bool { return sameConnection(a, b) })
 	}
 }
 

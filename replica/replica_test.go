@@ -201,6 +201,7 @@ func TestReplay(t *testing.T) {
 func TestWaitAndStatus(t *testing.T) {
 	a, b := pair(t)
 	b.stop()
+	eventually(t, "a to notice", func() bool { return !a.status(t).Devices[1].Connected })
 	for range 10 {
 		a.write("x")
 		a.store.put(t, 1000)

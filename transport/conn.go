@@ -118,7 +118,13 @@ func (c *conn) openControl(ctx context.Context) (err error) {
 	} else {
 		c.ctl, err = c.mux.AcceptStreamWithContext(ctx)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.early, c.ctl.StreamID())
+	return nil
 }
 
 // spawn runs fn in a goroutine that Close waits for, unless it is too late.
@@ -145,6 +151,7 @@ func (c *conn) Done() <-chan struct{} { return c.done }
 // Close implements Conn.
 func (c *conn) Close() error {
 	c.because(ErrClosed)
+	c.mux.below.goodbye()
 	_ = c.mux.Close()
 	c.mu.Lock()
 	c.closing = true
@@ -157,7 +164,6 @@ func (c *conn) Close() error {
 // that Close waits for.
 func (c *conn) fail(err error) {
 	c.because(err)
-	_ = c.wire.Close()
 	_ = c.mux.Close()
 }
 

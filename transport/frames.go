@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"sync/atomic"
 )
 
@@ -140,8 +141,8 @@ func (m *muxer) judge(f frame) error {
 
 // Write is given a frame's head and body one after the other; they go out together.
 func (m *muxer) Write(p []byte) (int, error) {
-	if !m.writes.body {
-		m.wire.collect()
+	if !m.writes.body && !m.wire.collect() {
+		return 0, net.ErrClosed
 	}
 	n, err := m.tls.Write(p)
 	if err != nil {
@@ -159,5 +160,14 @@ func hasBody(head []byte) bool {
 	return f.kind == frameData && f.length > 0
 }
 
-// Close says goodbye if that takes no time, and closes.
-func (m *muxer) Close() error { return m.tls.Close() }
+// Close closes at once: yamux's readers spin until it returns. Goodbyes are said
+// before.
+func (m *muxer) Close() error { return m.wire.Close() }
+
+// goodbye tells the other side's TLS that nothing follows, unless bytes are on
+// their way, which would be in front of it.
+func (m *muxer) goodbye() {
+	if m.wire.quiet() {
+		_ = m.tls.CloseWrite()
+	}
+}

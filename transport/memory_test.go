@@ -4,18 +4,31 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// These run in time that does not pass by itself.
-
+// simulated runs a test in time that does not pass by itself, in a process of its
+// own: yamux keeps its timers in a pool, and those of real time, or another test's,
+// must not get into this one's.
 func simulated(t *testing.T, test func(t *testing.T, m *Memory, n network)) {
-	synctest.Test(t, func(t *testing.T) {
-		m := NewMemory()
-		test(t, m, network{m.Transport, func() string { return "there" }})
-	})
+	const env = "FOREVER_TEST_SIMULATED"
+	if os.Getenv(env) == t.Name() {
+		synctest.Test(t, func(t *testing.T) {
+			m := NewMemory()
+			test(t, m, network{m.Transport, func() string { return "there" }})
+		})
+		return
+	}
+	t.Parallel()
+	cmd := exec.CommandContext(soon(t), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=20s")
+	cmd.Env = append(os.Environ(), env+"="+t.Name())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func TestSilentPeerIsDead(t *testing.T) {
@@ -126,7 +139,7 @@ func TestPeerThatTakesNothing(t *testing.T) {
 	})
 }
 
-// stall cuts one direction, of the present connection, only.
+// stall cuts one direction of the present connections.
 func (m *Memory) stall(from, to PeerID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

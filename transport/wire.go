@@ -38,6 +38,7 @@ type wire struct {
 	mu   sync.Mutex // held while writing, which keeps the bytes in order
 	out  []byte     // collected; nil while not holding
 	hold bool
+	last bool // only a goodbye may follow
 }
 
 func newWire(raw net.Conn) *wire {
@@ -70,11 +71,24 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// collect keeps what is written from now on until release.
-func (w *wire) collect() {
+// collect keeps what is written from now on until release. It returns false if
+// nothing may be written any more.
+func (w *wire) collect() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.hold = true
+	w.hold = !w.last
+	return w.hold
+}
+
+// quiet says whether nothing is being written, and if so sees to it that it stays
+// that way.
+func (w *wire) quiet() bool {
+	if !w.mu.TryLock() {
+		return false
+	}
+	defer w.mu.Unlock()
+	w.last = !w.hold
+	return w.last
 }
 
 // release writes what was collected.

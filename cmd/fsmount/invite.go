@@ -32,6 +32,7 @@ func newInviteCmd(g *globals) *cobra.Command {
 		}).cobra(),
 	}
 	cmd.Flags().BoolVar(&req.Replica, "replica", false, "for a device that stores and forwards without keys")
+	cmd.Flags().StringArrayVar(&req.Addresses, "addr", nil, "`HOST:PORT` where the newcomer reaches this node, if not at its own addresses (a forwarded port); may be repeated")
 	cmd.Flags().DurationVar(&req.Expires, "expires", time.Hour, "how long the invite works")
 	return cmd
 }

@@ -160,6 +160,11 @@ func TestWrongInvites(t *testing.T) {
 	flipped[len(flipped)/2] ^= 1
 	b.fails(9, "invite", "join", string(flipped))
 
+	a.fails(2, "HOST:PORT", "invite", "--addr", "nowhere")
+	named, err := cipher.ParseInvite(a.must("invite", "--addr", "example.org:7"))
+	if err != nil || len(named.Addrs) != 1 || named.Addrs[0] != "example.org:7" {
+		t.Errorf("invite --addr: %v, %v", named.Addrs, err)
+	}
 	short := a.must("invite", "--expires", "1s")
 	time.Sleep(1200 * time.Millisecond)
 	b.fails(9, "expired", "join", short)

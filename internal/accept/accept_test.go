@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +25,12 @@ func noise(seed uint64) io.Reader {
 // sourceTree returns a real tree of files: the Go library, or a part of it.
 func sourceTree(t testing.TB) string {
 	t.Helper()
-	root := strings.TrimSpace(run(t, "", "go", "env", "GOROOT"))
-	return filepath.Join(root, "src", scale("net", ""))
+	return filepath.Join(goRoot(t), "src", scale("net", ""))
+}
+
+func goRoot(t testing.TB) string {
+	t.Helper()
+	return strings.TrimSpace(run(t, "", "go", "env", "GOROOT"))
 }
 
 // TestTreeCrossesOver copies a real source tree in through A and finds it on B, then
@@ -151,7 +154,7 @@ func TestPrograms(t *testing.T) {
 	a, _ := pair(t)
 	t.Run("git", func(t *testing.T) {
 		src := t.TempDir()
-		run(t, src, "sh", "-c", `git init -q . && cp -r "$0" tree && git add . && git -c user.name=t -c user.email=t@example.com commit -qm first`, filepath.Join(runtime.GOROOT(), "src", "net"))
+		run(t, src, "sh", "-c", `git init -q . && cp -r "$0" tree && git add . && git -c user.name=t -c user.email=t@example.com commit -qm first`, filepath.Join(goRoot(t), "src", "net"))
 		took := timed(func() { run(t, a.mnt, "git", "clone", "-q", src, "clone") })
 		dir := filepath.Join(a.mnt, "clone")
 		run(t, dir, "sh", "-c", `echo more > more && git add . && git -c user.name=t -c user.email=t@example.com commit -qm second && git fsck --full --strict && git gc -q && git fsck --full && test -z "$(git status --porcelain)"`)

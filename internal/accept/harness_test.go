@@ -3,7 +3,6 @@ package accept
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -196,16 +195,6 @@ func (n *node) try(in io.Reader, args ...string) (string, error) {
 		return out.String(), fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
 	}
 	return out.String(), nil
-}
-
-// status returns `status --json`.
-func (n *node) status() map[string]any {
-	n.t.Helper()
-	var m map[string]any
-	if err := json.Unmarshal([]byte(n.command("status", "--json")), &m); err != nil {
-		n.t.Fatal(err)
-	}
-	return m
 }
 
 // rss returns the peak resident memory of the process in bytes.

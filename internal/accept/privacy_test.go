@@ -17,6 +17,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/blake3"
+
+	"github.com/foreverfs/forever/cipher"
 )
 
 // planted is what must show up nowhere.
@@ -57,8 +59,7 @@ func markers(t *testing.T, content []byte) map[string][]byte {
 func TestNothingShows(t *testing.T) {
 	a := newNode(t, "a", "")
 	tap := newTap(t, a.listen)
-	invite := strings.TrimSpace(a.command("invite", "--addr", tap.addr()))
-	b := newNode(t, "b", invite)
+	b := newNode(t, "b", through(t, a.command("invite"), tap.addr()))
 
 	small := []byte(plantedContent)
 	large := bytes.Repeat([]byte(plantedContent), 4000)
@@ -124,6 +125,17 @@ func TestNothingShows(t *testing.T) {
 	t.Logf("%d forms of the planted name and contents looked for in %d bytes of traffic and two data directories", len(marks), len(wire))
 }
 
+// through returns the invite with another address to reach the device at.
+func through(t *testing.T, invite, addr string) string {
+	t.Helper()
+	i, err := cipher.ParseInvite(strings.TrimSpace(invite))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Addrs = []string{addr}
+	return i.String()
+}
+
 // TestVolumesShareNothing gives two volumes equal files and finds no run of bytes in both chunk stores.
 func TestVolumesShareNothing(t *testing.T) {
 	content := bytes.Repeat([]byte("equal bytes in two volumes. "), 20000)
@@ -186,4 +198,3 @@ func eachFile(t *testing.T, dir string, fn func(name string, data []byte)) {
 		t.Fatal(err)
 	}
 }
-

@@ -73,6 +73,9 @@ type InviteRequest struct {
 	Replica bool `json:"replica"`
 	// Expires is how long the invite works, in nanoseconds; 0 means an hour.
 	Expires time.Duration `json:"expires"`
+	// Addresses, HOST:PORT each, stand in the invite instead of those the node
+	// knows of itself.
+	Addresses []string `json:"addresses,omitempty"`
 }
 
 // Entry is one file or directory of the tree.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"net"
 	"os"
 	"strconv"
 	"time"
@@ -127,6 +128,9 @@ func (c controlNode) Invite(_ context.Context, req control.InviteRequest) (strin
 	if ttl < 0 || ttl > maxExpiry {
 		return "", &fail.Error{Kind: fail.Usage, Op: "--expires must lie between 0 and a year"}
 	}
+	if err := checkAddresses(req.Addresses); err != nil {
+		return "", err
+	}
 	role := replica.RoleMember
 	if req.Replica {
 		role = replica.RoleReplica
@@ -135,10 +139,27 @@ func (c controlNode) Invite(_ context.Context, req control.InviteRequest) (strin
 	if err != nil {
 		return "", err
 	}
+	if len(req.Addresses) > 0 {
+		inv.Addrs = req.Addresses
+	}
 	return cipher.Invite{
 		Volume: inv.Volume, Device: cipher.DeviceID(inv.Device), Addrs: inv.Addrs, Secret: inv.Secret,
 		Expires: inv.Expires, Role: cipher.Role(inv.Role),
 	}.String(), nil
+}
+
+// checkAddresses accepts what a newcomer could dial.
+func checkAddresses(list []string) error {
+	if len(list) > cipher.MaxAddrs {
+		return &fail.Error{Kind: fail.Usage, Op: "more addresses than an invite holds", Next: "give " + strconv.Itoa(cipher.MaxAddrs) + " at most"}
+	}
+	for _, a := range list {
+		host, port, err := net.SplitHostPort(a)
+		if _, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || host == "" || len(a) > cipher.MaxAddr {
+			return &fail.Error{Kind: fail.Usage, Op: "address " + a + " is not HOST:PORT"}
+		}
+	}
+	return nil
 }
 
 // ExportKey implements control.Node.
