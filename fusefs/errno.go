@@ -53,7 +53,7 @@ func Errno(err error) syscall.Errno {
 
 // classify is Errno and reports whether err was known.
 func classify(err error) (syscall.Errno, bool) {
-	switch e := err.(type) { //nolint:errorlint // a wrapped errno is another thing than a bare one
+	switch e := err.(type) { // not errors.As: a wrapped errno is another thing than a bare one
 	case nil:
 		return 0, true
 	case syscall.Errno:

@@ -53,7 +53,7 @@ func (e *MountError) Unwrap() error { return e.Err }
 
 // Is has ErrMountpointBusy count as EBUSY too.
 func (e *MountError) Is(target error) bool {
-	return target == syscall.EBUSY && errors.Is(e.Err, ErrMountpointBusy) //nolint:errorlint // an errno is compared
+	return target == syscall.EBUSY && errors.Is(e.Err, ErrMountpointBusy)
 }
 
 // Mount mounts a volume. Programs that use the mount wait until Serve answers

@@ -36,10 +36,10 @@ func TestHatch(t *testing.T) {
 }
 
 func TestHatchRefusesOtherLayout(t *testing.T) {
-	type other struct{ dev int }
-	_, err := fieldOf(reflect.TypeFor[other](), "dev", reflect.TypeFor[*os.File]())
+	other := reflect.StructOf([]reflect.StructField{{Name: "Dev", Type: reflect.TypeFor[int]()}})
+	_, err := fieldOf(other, "Dev", reflect.TypeFor[*os.File]())
 	wantErr(t, err, errHatch)
-	_, err = fieldOf(reflect.TypeFor[other](), "file", reflect.TypeFor[int]())
+	_, err = fieldOf(other, "File", reflect.TypeFor[int]())
 	wantErr(t, err, errHatch)
 }
 
