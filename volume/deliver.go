@@ -81,9 +81,9 @@ func (v *Volume) known(id namespace.NodeID) *inode {
 // and reports whether that content is another than before. What was changed here stays on
 // the version it was made on; both versions are kept.
 func (v *Volume) reload(in *inode) bool {
-	n, err := v.node(in)
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	n, err := v.node(in)
 	if err != nil || !in.loaded || in.changed || in.baseID == n.Content.ID {
 		return false
 	}

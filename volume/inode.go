@@ -125,13 +125,6 @@ func (v *Volume) drop(in *inode) {
 	}
 }
 
-// reference counts one lookup by the kernel.
-func (v *Volume) reference(in *inode) {
-	v.mu.Lock()
-	in.refs++
-	v.mu.Unlock()
-}
-
 // Forget gives back n references that Lookup and its like have taken.
 func (v *Volume) Forget(ino, n uint64) {
 	v.mu.Lock()

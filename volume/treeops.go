@@ -28,54 +28,38 @@ func (v *Volume) with(ino uint64, fn func(in *inode) error) error {
 // Lookup finds a name in a directory and takes a reference on what it finds.
 func (v *Volume) Lookup(_ context.Context, parent uint64, name string) (a Attr, err error) {
 	err = v.with(parent, func(dir *inode) error {
-		n, err := v.find(dir.id, name)
-		if err == nil {
-			a = v.present(n)
+		v.treeMu.RLock()
+		e, err := v.cfg.Tree.Lookup(dir.id, name)
+		v.treeMu.RUnlock()
+		if err != nil {
+			return err
 		}
+		a, err = v.present(e.Node)
 		return err
 	})
 	return a, err
 }
 
-// find reads the node behind a name.
-func (v *Volume) find(dir namespace.NodeID, name string) (namespace.Node, error) {
-	v.treeMu.RLock()
-	defer v.treeMu.RUnlock()
-	e, err := v.cfg.Tree.Lookup(dir, name)
-	if err != nil {
-		return namespace.Node{}, err
-	}
-	n, err := v.cfg.Tree.Node(e.Node)
-	if err != nil {
-		return n, fmt.Errorf("read the node of %q: %w", name, err)
-	}
-	return n, nil
-}
-
 // present takes a reference on a node and shows it.
-func (v *Volume) present(n namespace.Node) Attr {
+func (v *Volume) present(id namespace.NodeID) (Attr, error) {
 	v.mu.Lock()
-	in := v.inodeOf(n.ID)
+	in := v.inodeOf(id)
 	in.refs++
 	v.mu.Unlock()
-	return v.attrOf(n, in)
+	a, err := v.stat(in)
+	if err != nil {
+		v.Forget(in.ino, 1)
+	}
+	return a, err
 }
 
 // Getattr returns the attributes of an inode.
 func (v *Volume) Getattr(_ context.Context, ino uint64) (a Attr, err error) {
 	err = v.with(ino, func(in *inode) error {
-		a, err = v.attr(in)
+		a, err = v.stat(in)
 		return err
 	})
 	return a, err
-}
-
-func (v *Volume) attr(in *inode) (Attr, error) {
-	n, err := v.node(in)
-	if err != nil {
-		return Attr{}, err
-	}
-	return v.attrOf(n, in), nil
 }
 
 // mutate runs fn with the tree to itself.
@@ -121,11 +105,13 @@ func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.Cre
 		v.mu.Unlock()
 		if spec.Kind == namespace.KindFile {
 			in.mu.Lock()
-			in.adopt(n)
+			if !in.loaded { // else somebody opened the name already, and may have written
+				in.adopt(n)
+			}
 			in.mu.Unlock()
 		}
-		a = v.attrOf(n, in)
-		return nil
+		a, err = v.stat(in)
+		return err
 	})
 	return a, in, err
 }
@@ -210,18 +196,15 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 			return err
 		}
 		return v.with(parent, func(dir *inode) error {
-			var n namespace.Node
 			err := v.mutate(func(t *namespace.Tree, now int64) error {
-				var err error
-				n, err = t.Link(now, in.id, dir.id, name)
+				_, err := t.Link(now, in.id, dir.id, name)
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			v.reference(in)
-			a = v.attrOf(n, in)
-			return nil
+			a, err = v.present(in.id)
+			return err
 		})
 	})
 	return a, err
@@ -341,7 +324,7 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 		if err := v.setAttr(in, s); err != nil {
 			return err
 		}
-		a, err = v.attr(in)
+		a, err = v.stat(in)
 		return err
 	})
 	return a, err

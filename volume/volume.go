@@ -188,10 +188,18 @@ func isContextErr(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
-// attrOf shows a node; in, if any, adds what is not yet in the tree.
-func (v *Volume) attrOf(n namespace.Node, in *inode) Attr {
+// stat returns the attributes of an inode: the tree's record, and over it what is not yet in the
+// tree. Both are read under the lock under which content enters the tree, else
+// a file could for a moment show neither.
+func (v *Volume) stat(in *inode) (Attr, error) {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	n, err := v.node(in)
+	if err != nil {
+		return Attr{}, err
+	}
 	a := Attr{
-		Ino: n.ID.Ino(), Kind: n.Kind, Mode: n.Mode, Nlink: n.Nlink, UID: n.UID, GID: n.GID, Rdev: n.Rdev,
+		Ino: in.ino, Kind: n.Kind, Mode: n.Mode, Nlink: n.Nlink, UID: n.UID, GID: n.GID, Rdev: n.Rdev,
 		Size: n.Content.Size, Atime: n.Atime, Mtime: n.Mtime, Ctime: n.Ctime,
 	}
 	switch n.Kind {
@@ -200,14 +208,9 @@ func (v *Volume) attrOf(n namespace.Node, in *inode) Attr {
 	case namespace.KindDir:
 		a.Size = 4096
 	}
-	if in != nil {
-		a.Ino = in.ino
-		in.mu.RLock()
-		if in.changed {
-			a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.mtime)
-		}
-		in.mu.RUnlock()
+	if in.changed {
+		a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.mtime)
 	}
 	a.Blocks = (a.Size + 511) / 512
-	return a
+	return a, nil
 }

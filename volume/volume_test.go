@@ -322,3 +322,36 @@ func TestHandleNeedsWriteMode(t *testing.T) {
 		t.Errorf("write on a read-only handle: %v", err)
 	}
 }
+
+// TestStatNeverGoesBack looks at a file's size while its content enters the tree.
+func TestStatNeverGoesBack(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.InlineMax = 100 })
+	for i := range 200 {
+		h := r.create(fmt.Sprintf("f%d", i))
+		r.write(h, strings.Repeat("x", 5000), 0)
+		stop, bad := make(chan struct{}), make(chan int64, 1)
+		go func() {
+			defer close(bad)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if a, err := r.Getattr(ctx, h.Ino()); err != nil || a.Size != 5000 {
+					bad <- a.Size
+					return
+				}
+			}
+		}()
+		if err := h.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		r.sync()
+		close(stop)
+		if size, ok := <-bad; ok {
+			t.Fatalf("file %d showed a size of %d while it was published", i, size)
+		}
+		h.Release()
+	}
+}

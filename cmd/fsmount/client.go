@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/foreverfs/forever/internal/control"
+	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
 )
 
@@ -19,6 +21,10 @@ func withNode(ctx context.Context, g *globals, fn func(context.Context, *control
 	return fn(ctx, c)
 }
 
+// otherPatience is how long a command waits for a node that another command has
+// started for the moment, or that is starting or ending.
+const otherPatience = 20 * time.Second
+
 // withAnyNode calls fn with a client of the running node, or of one that it
 // starts for the moment.
 func withAnyNode(ctx context.Context, g *globals, fn func(context.Context, *control.Client) error) error {
@@ -26,13 +32,37 @@ func withAnyNode(ctx context.Context, g *globals, fn func(context.Context, *cont
 	if err != nil {
 		return err
 	}
-	if node.Running(cfg.Dir) {
-		return withNode(ctx, g, fn)
-	}
-	n, err := node.Open(ctx, cfg)
+	n, err := ownNode(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	err = withNode(ctx, g, fn)
-	return errors.Join(err, n.Close())
+	if n != nil {
+		err = errors.Join(err, n.Close())
+	}
+	return err
+}
+
+// ownNode returns a node for the moment, or nil if one runs that answers.
+func ownNode(ctx context.Context, cfg node.Config) (*node.Node, error) {
+	c := control.NewClient(cfg.Dir)
+	defer c.Close()
+	for deadline := time.Now().Add(otherPatience); ; {
+		if node.Running(cfg.Dir) {
+			if c.Alive(ctx) {
+				return nil, nil
+			}
+		} else {
+			n, err := node.Open(ctx, cfg)
+			if fail.KindOf(err) != fail.InUse || time.Now().After(deadline) {
+				return n, err
+			}
+		}
+		if time.Now().After(deadline) {
+			return nil, &fail.Error{Kind: fail.InUse, Op: "a process has " + cfg.Dir + " but does not answer", Next: "see its log, or end it"}
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return nil, ctx.Err()
+		}
+	}
 }

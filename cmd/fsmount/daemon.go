@@ -78,6 +78,14 @@ func daemonCommand(dir string, opts *nodeOptions, mount *mountOptions) (*exec.Cm
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Dir = "/"
+	if node.NeedsPassphrase(dir) {
+		// The daemon has no terminal to ask on.
+		p, err := passphrase(false)
+		if err != nil {
+			return nil, err
+		}
+		cmd.Env = append(os.Environ(), passphraseEnv+"="+string(p))
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
 }

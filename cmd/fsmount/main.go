@@ -30,6 +30,8 @@ type streams struct {
 func run(args []string, std *streams) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	// The first signal ends in good order; a second one ends at once.
+	context.AfterFunc(ctx, stop)
 	root := newRootCmd(std)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

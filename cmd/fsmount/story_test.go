@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -57,6 +58,27 @@ func TestPutGetWithoutANode(t *testing.T) {
 	}
 	if len(strings.Fields(m.must("key", "export"))) != 24 {
 		t.Error("key export does not print a phrase")
+	}
+}
+
+// Commands that start a node for the moment wait for each other.
+func TestCommandsAtOnceWithoutANode(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	codes := make(chan result)
+	const n = 6
+	for i := range n {
+		go func() {
+			codes <- m.run(strings.NewReader("x"), "put", "-", fmt.Sprintf("file%d", i))
+		}()
+	}
+	for range n {
+		if r := <-codes; r.code != 0 {
+			t.Errorf("put: exit code %d, %s", r.code, r.err)
+		}
+	}
+	if names := strings.Fields(m.must("ls")); len(names) != n {
+		t.Errorf("ls: %q", names)
 	}
 }
 

@@ -39,6 +39,16 @@ func newKeys(d *dataDir, passphrase []byte) (keys, error) {
 	return k, writeFile(d.path, keyName, text)
 }
 
+// NeedsPassphrase reports whether the key file in dir is protected. It takes no lock.
+func NeedsPassphrase(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, keyName))
+	if err != nil {
+		return false
+	}
+	_, _, err = cipher.ParseKeyFile(text, nil)
+	return errors.Is(err, cipher.ErrPassphrase)
+}
+
 // loadKeys reads the key file. ask is called only if a passphrase is needed.
 func loadKeys(d *dataDir, ask func(creating bool) ([]byte, error)) (keys, error) {
 	file, err := os.Open(filepath.Join(d.path, keyName))
