@@ -45,11 +45,11 @@ func parseFrame(b *[frameHead]byte) frame {
 
 // muxer is what yamux takes for the connection: TLS, with an eye on the frames.
 //
-// It refuses what yamux would fall for: pings, for each of which it starts a
-// goroutine; streams with numbers of the other side's; frames so large that
-// reads, which wait for a frame to be whole, would outlive any deadline. And it
-// tells the end of a stream from the end of the connection, which yamux's reads
-// do not.
+// It hands over whole frames only, because yamux holds a stream's lock, and no
+// deadline ends a call that waits for it, until a frame's last byte is there. It
+// refuses what yamux would fall for: pings, for each of which it starts a
+// goroutine; streams with numbers of the other side's; huge frames. And it tells
+// the end of a stream from the end of the connection, which yamux's reads do not.
 type muxer struct {
 	tls  *tls.Conn
 	wire *wire
@@ -61,55 +61,88 @@ type muxer struct {
 	opened func(stream uint32) error
 	ended  func(stream uint32, cut bool)
 
-	// The rest belongs to yamux's receiving goroutine,
-	head [frameHead]byte
-	have int    // bytes of head
-	body uint32 // bytes to come of the frame
-	// except this: when the frame that has not come whole began, or 0.
-	began atomic.Int64
-
-	writes muxerWrite // yamux's sending goroutine's
+	in     frames       // yamux's receiving goroutine's
+	began  atomic.Int64 // when the frame that is not whole yet began to come, or 0
+	inBody bool         // of the frame being written; yamux's sending goroutine's
 }
 
-// muxerWrite says whether a frame's body is still to follow its head.
-type muxerWrite struct{ body bool }
+// frames collects bytes until they make whole frames.
+type frames struct {
+	buf   []byte
+	next  int  // the first byte to hand over
+	whole int  // the end of the last whole frame
+	end   int  // the end of what has come
+	known bool // the head of the frame at whole was judged
+}
+
+// firstFrames is the first size of the buffer, enough for a frame of an honest
+// peer and the beginning of the next.
+const firstFrames = maxFrame + 16<<10
 
 func (m *muxer) Read(p []byte) (int, error) {
-	n, err := m.tls.Read(p)
-	if bad := m.inspect(p[:n]); bad != nil {
-		return 0, bad
+	f := &m.in
+	for f.next == f.whole {
+		f.makeRoom()
+		n, err := m.tls.Read(f.buf[f.end:])
+		f.end += n
+		if bad := m.inspect(); bad != nil {
+			return 0, bad
+		}
+		if err != nil && f.next == f.whole {
+			return 0, err
+		}
 	}
-	return n, err
+	n := copy(p, f.buf[f.next:f.whole])
+	f.next += n
+	return n, nil
 }
 
-// inspect follows the frames in b, which may begin and end anywhere.
-func (m *muxer) inspect(b []byte) error {
-	for len(b) > 0 {
-		if m.body > 0 {
-			n := min(m.body, uint32(len(b)))
-			m.body -= n
-			b = b[n:]
-			continue
+// makeRoom moves the beginning of a frame to the front, once what was before it has
+// been handed over, and makes the buffer large enough for the rest.
+func (f *frames) makeRoom() {
+	f.end = copy(f.buf, f.buf[f.whole:f.end])
+	f.next, f.whole = 0, 0
+	want := firstFrames
+	if f.known {
+		want = max(want, f.size())
+	}
+	if len(f.buf) < want {
+		f.buf = append(make([]byte, 0, want), f.buf[:f.end]...)[:want]
+	}
+}
+
+// head is that of the frame at whole, which has come.
+func (f *frames) head() frame { return parseFrame((*[frameHead]byte)(f.buf[f.whole:])) }
+
+// size is that of the frame at whole, whose head has come.
+func (f *frames) size() int {
+	h := f.head()
+	if h.kind != frameData {
+		return frameHead
+	}
+	return frameHead + int(h.length)
+}
+
+// inspect judges the frames that have come, each as soon as its head has.
+func (m *muxer) inspect() error {
+	f := &m.in
+	for f.end-f.whole >= frameHead {
+		if !f.known {
+			if err := m.judge(f.head()); err != nil {
+				return err
+			}
+			f.known = true
 		}
-		n := copy(m.head[m.have:], b)
-		m.have += n
-		b = b[n:]
-		if m.have < frameHead {
+		if f.end-f.whole < f.size() {
 			break
 		}
-		m.have = 0
-		f := parseFrame(&m.head)
-		if err := m.judge(f); err != nil {
-			return err
-		}
-		if f.kind == frameData {
-			m.body = f.length
-		}
+		f.whole += f.size()
+		f.known = false
 	}
 	switch {
-	case m.body == 0 && m.have == 0:
+	case f.whole == f.end:
 		m.began.Store(0)
-	case m.began.Load() == 0:
+	case f.whole > f.next || m.began.Load() == 0:
 		m.began.Store(now())
 	}
 	return nil
@@ -141,15 +174,15 @@ func (m *muxer) judge(f frame) error {
 
 // Write is given a frame's head and body one after the other; they go out together.
 func (m *muxer) Write(p []byte) (int, error) {
-	if !m.writes.body && !m.wire.collect() {
+	if !m.inBody && !m.wire.collect() {
 		return 0, net.ErrClosed
 	}
 	n, err := m.tls.Write(p)
 	if err != nil {
 		return n, err
 	}
-	m.writes.body = !m.writes.body && len(p) == frameHead && hasBody(p)
-	if m.writes.body {
+	m.inBody = !m.inBody && len(p) == frameHead && hasBody(p)
+	if m.inBody {
 		return n, nil
 	}
 	return n, m.wire.release()

@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,9 +14,10 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 )
 
@@ -424,34 +426,78 @@ func TestResetIsNoEnd(t *testing.T) {
 	}
 }
 
-// However the bytes come, the frames in them are the same.
-func TestInspectionInPieces(t *testing.T) {
-	var b []byte
-	b = append(b, frameBytes(frameWindow, flagSYN, 3, 0)...)
-	b = append(append(b, frameBytes(frameData, flagFIN, 3, 5)...), "hello"...)
-	b = append(b, frameBytes(frameData, 0, 1, 0)...)
-	b = append(b, frameBytes(frameWindow, flagRST, 5, 0)...)
-	for name, r := range map[string]io.Reader{
-		"whole": strings.NewReader(string(b)),
-		"bytes": iotest.OneByteReader(strings.NewReader(string(b))),
-		"half":  iotest.HalfReader(strings.NewReader(string(b))),
-	} {
+// However the bytes come, the frames in them are the same, and whole.
+func TestFramesInPieces(t *testing.T) {
+	frames := [][]byte{
+		frameBytes(frameWindow, flagSYN, 3, 0),
+		append(frameBytes(frameData, flagFIN, 3, 5), "hello"...),
+		frameBytes(frameData, 0, 1, 0),
+		append(frameBytes(frameData, 0, 7, maxFrameIn), make([]byte, maxFrameIn)...),
+		frameBytes(frameWindow, flagRST, 5, 77),
+	}
+	for _, piece := range []int{1, 5, 11, 12, 13, 29, 1000, 1 << 20} {
 		var got []string
+		near, far := memoryTLS(t)
 		m := &muxer{
+			tls:    far,
 			odd:    true,
 			opened: func(id uint32) error { got = append(got, fmt.Sprint("open ", id)); return nil },
 			ended:  func(id uint32, cut bool) { got = append(got, fmt.Sprint("end ", id, cut)) },
 		}
-		p := make([]byte, 100)
-		for {
-			n, err := r.Read(p)
-			check(t, m.inspect(p[:n]))
-			if err != nil {
-				break
+		go func() {
+			all := slices.Concat(frames...)
+			for large := len(all) - frameHead; len(all) > 0; {
+				n := min(piece, len(all))
+				if len(all) < large-100 && len(all) > 100 { // not all of the large one byte by byte
+					n = min(max(piece, 10_000), len(all)-100)
+				}
+				_, _ = near.Write(all[:n])
+				all = all[n:]
+			}
+			_ = near.Close()
+		}()
+		for _, want := range frames {
+			for _, part := range [][]byte{want[:frameHead], want[frameHead:]} {
+				b := make([]byte, len(part))
+				if _, err := io.ReadFull(m, b); err != nil || !bytes.Equal(b, part) {
+					t.Fatalf("pieces of %d: got %.20x of %.20x, %v", piece, b, part, err)
+				}
+			}
+			if m.in.next < m.in.whole && piece < frameHead {
+				t.Errorf("pieces of %d: more than a frame", piece)
 			}
 		}
-		if want := "[open 3 end 3 false end 5 true]"; fmt.Sprint(got) != want || m.began.Load() != 0 {
-			t.Errorf("%s: got %v, want %s", name, got, want)
+		if _, err := m.Read(make([]byte, 1)); err != io.EOF || m.began.Load() != 0 {
+			t.Errorf("pieces of %d: at the end: %v", piece, err)
 		}
+		if want := "[open 3 end 3 false end 5 true]"; fmt.Sprint(got) != want {
+			t.Errorf("pieces of %d: got %v, want %s", piece, got, want)
+		}
+		_ = far.Close()
+	}
+}
+
+// A frame whose bytes do not come keeps nobody beyond a deadline, and ends the
+// connection in the end.
+func TestFrameThatDoesNotEnd(t *testing.T) {
+	t.Parallel()
+	p := newBadPeer(t, Config{})
+	_, err := p.Write(append(frameBytes(frameWindow, flagSYN, 3, 0), frameBytes(frameData, 0, 3, 1000)...))
+	check(t, err)
+	s, err := p.conn.Accept(soon(t))
+	check(t, err)
+	defer s.Close()
+	time.Sleep(20 * time.Millisecond)
+	check(t, s.SetDeadline(time.Now().Add(20*time.Millisecond)))
+	if _, err := s.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	c := p.conn.(*conn)
+	if err := c.check(now() + int64(stallTimeout) - int64(time.Second)); errors.Is(err, ErrProtocol) {
+		t.Errorf("too early: %v", err)
+	}
+	c.wire.lastIn.Store(now() + int64(stallTimeout))
+	if err := c.check(now() + int64(stallTimeout)); !errors.Is(err, ErrProtocol) {
+		t.Errorf("at last: %v", err)
 	}
 }

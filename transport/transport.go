@@ -47,7 +47,8 @@ type Stream interface {
 	//
 	// Close ends both directions at once: blocked calls return ErrClosed, what
 	// was not read is dropped, the other side reads what was written and then
-	// io.EOF, and its writes fail with ErrStopped.
+	// io.EOF, and its writes fail with ErrStopped. Close may wait for the link as
+	// Write does.
 	io.ReadWriteCloser
 	// CloseWrite tells the other side that no more bytes follow; reading goes on.
 	CloseWrite() error

@@ -148,18 +148,18 @@ func (c *crasher) note(fn func(expectation)) {
 	c.mu.Unlock()
 }
 
-// TestPowerCutAnywhere cuts the power before every few writes to the disk, and finds each time
+// TestPowerCutAnywhere cuts the power before every write to the disk, and finds each time
 // every acknowledged fsync, no file with a content it never had, and every file readable to its end.
 func TestPowerCutAnywhere(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
-	c := &crasher{disk: vfs.NewCrashableMem(), every: 9, want: expectation{}, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
+	c := &crasher{disk: vfs.NewCrashableMem(), every: 1, want: expectation{}, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
 	m, err := boot(errorfs.Wrap(c.disk, errorfs.InjectorFunc(c.hook)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(uint64(seed), 1))
-	for i := range 120 {
+	for i := range 45 {
 		if err := work(m.vol, c, rng, i); err != nil {
 			t.Fatalf("step %d: %v", i, err)
 		}

@@ -43,7 +43,7 @@ func (v *Volume) sealWorker() {
 		select {
 		case job := <-v.seals:
 			if err := v.sealBlock(v.ctx, job.in, job.index); err != nil && !isContextErr(err) {
-				v.log.Warn("cannot seal a block yet", "inode", job.in.ino, "block", job.index, "error", err)
+				v.log.Debug("cannot seal a block yet", "inode", job.in.ino, "block", job.index, "error", err)
 			}
 			v.sealing.Add(-1)
 			v.release(job.in)

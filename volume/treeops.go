@@ -459,6 +459,13 @@ func (v *Volume) FsyncDir(_ context.Context, ino uint64) error {
 	})
 }
 
+// Count returns the number of files and of directories, and the size of all files in bytes.
+func (v *Volume) Count() (files, dirs, bytes uint64) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	return v.cfg.Tree.Count()
+}
+
 // Statfs returns the space of the disk below and the number of files.
 func (v *Volume) Statfs(context.Context) (Statfs, error) {
 	s := Statfs{BlockSize: 4096, NameLen: 255}
@@ -469,9 +476,7 @@ func (v *Volume) Statfs(context.Context) (Statfs, error) {
 		}
 		s.Blocks, s.Bfree = total/4096, free/4096
 	}
-	v.treeMu.RLock()
-	files, dirs, _ := v.cfg.Tree.Count()
-	v.treeMu.RUnlock()
+	files, dirs, _ := v.Count()
 	s.Ffree = 1 << 32
 	s.Files = files + dirs + s.Ffree
 	return s, nil

@@ -26,21 +26,26 @@ func withNode(ctx context.Context, g *globals, fn func(context.Context, *control
 const otherPatience = 20 * time.Second
 
 // withAnyNode calls fn with a client of the running node, or of one that it
-// starts for the moment.
+// starts for the moment. fn is called again if the node has just ended before it
+// was sent anything.
 func withAnyNode(ctx context.Context, g *globals, fn func(context.Context, *control.Client) error) error {
 	cfg, err := quietConfig(g)
 	if err != nil {
 		return err
 	}
-	n, err := ownNode(ctx, cfg)
-	if err != nil {
-		return err
+	for {
+		n, err := ownNode(ctx, cfg)
+		if err != nil {
+			return err
+		}
+		err = withNode(ctx, g, fn)
+		if n != nil {
+			return errors.Join(err, n.Close())
+		}
+		if !errors.Is(err, control.ErrNoNode) {
+			return err
+		}
 	}
-	err = withNode(ctx, g, fn)
-	if n != nil {
-		err = errors.Join(err, n.Close())
-	}
-	return err
 }
 
 // ownNode returns a node for the moment, or nil if one runs that answers.

@@ -242,16 +242,18 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOTDIR):
-		return NotRunning(c.dir)
+		return notRunning(c.dir)
 	case errors.Is(err, os.ErrPermission):
 		return &fail.Error{Kind: fail.NotRunning, Op: "the node in " + c.dir + " belongs to another user", Next: "run this command as that user"}
 	}
 	return nodeGone(c.dir, err)
 }
 
-// NotRunning says that no node runs on dir.
-func NotRunning(dir string) error {
-	return &fail.Error{Kind: fail.NotRunning, Op: "no node runs on " + dir,
+// ErrNoNode says that no node runs on a data directory: nothing was sent.
+var ErrNoNode = errors.New("no node runs on it")
+
+func notRunning(dir string) error {
+	return &fail.Error{Kind: fail.NotRunning, Op: "data directory " + dir, Err: ErrNoNode,
 		Next: "start one with fsmount MOUNTPOINT or fsmount serve, or name another with --data"}
 }
 

@@ -29,11 +29,6 @@ type controlNode struct{ n *Node }
 
 var _ control.Node = controlNode{}
 
-// counter knows how large the tree is.
-type counter interface {
-	Count() (files, dirs, bytes uint64)
-}
-
 // Status implements control.Node.
 func (c controlNode) Status(context.Context) (control.Status, error) {
 	n := c.n
@@ -44,8 +39,8 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 	if m := n.mount.Load(); m != nil {
 		st.Mountpoint = m.point
 	}
-	if c, ok := any(n.vol).(counter); ok && n.vol != nil {
-		st.Files, st.Directories, st.Bytes = c.Count()
+	if n.vol != nil {
+		st.Files, st.Directories, st.Bytes = n.vol.Count()
 	}
 	held, err := n.store.Stats()
 	if err != nil {

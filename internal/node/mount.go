@@ -20,11 +20,8 @@ type MountConfig struct {
 type mount struct {
 	point  string
 	server *fusefs.Server
-	// root keeps the volume aware that the kernel holds the root directory,
-	// which it never looks up: else changes in it would not reach kernel caches.
-	root *volume.DirHandle
-	done chan struct{}
-	err  error // of the server; set before done is closed
+	done   chan struct{}
+	err    error // of the server; set before done is closed
 }
 
 // Mount mounts the volume; it is usable on return. When the mount ends, by
@@ -40,16 +37,11 @@ func (n *Node) Mount(cfg MountConfig) error {
 	if err != nil {
 		return mountFailure(cfg, err)
 	}
-	root, err := n.vol.OpenDir(context.Background(), volume.RootIno)
-	if err != nil {
-		return errors.Join(err, server.Unmount())
-	}
-	m := &mount{point: cfg.Mountpoint, server: server, root: root, done: make(chan struct{})}
+	m := &mount{point: cfg.Mountpoint, server: server, done: make(chan struct{})}
 	n.mount.Store(m)
 	go func() {
 		defer close(m.done)
 		m.err = server.Serve(context.Background())
-		m.root.Release()
 		n.end(m.err)
 	}()
 	n.log.Info("mounted", "mountpoint", cfg.Mountpoint)

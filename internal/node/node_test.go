@@ -121,7 +121,7 @@ func TestTwoNodes(t *testing.T) {
 	if err != nil || len(st.Devices) != 2 || !st.Devices[0].Self || !st.Devices[1].Connected {
 		t.Errorf("status of b: %+v, %v", st, err)
 	}
-	if _, ok := any(b.vol).(counter); ok && (st.Files != 1 || st.Directories != 1 || st.Bytes != 7) {
+	if st.Files != 1 || st.Directories != 1 || st.Bytes != 7 {
 		t.Errorf("b counts %d files, %d directories, %d bytes", st.Files, st.Directories, st.Bytes)
 	}
 	if err := (files{v: b.vol}).Remove(ctx, "from a", false); err != nil {

@@ -35,10 +35,11 @@ func (n *Node) openReplica() (err error) {
 // hold, and puts the volume on top.
 func (n *Node) openVolume() error {
 	author := newAuthor(n.keys.device.ID())
-	tree, err := namespace.Open(n.state, author)
+	tree, err := namespace.Open(n.state, author, namespace.WithDevice(n.deviceName()))
 	if err != nil {
 		return fmt.Errorf("open tree: %w", err)
 	}
+	fresh := tree.MaxLamport() == 0 && len(n.repl.Devices()) == 1
 	n.vol, err = volume.Open(volume.Config{
 		Tree:      tree,
 		State:     n.state,
@@ -60,7 +61,30 @@ func (n *Node) openVolume() error {
 		// The rest of the tree is good; delivering goes on trying.
 		n.log.Error("cannot apply stored batches", "error", err)
 	}
+	if fresh && !n.cfg.ReadOnly {
+		return n.dateRoot()
+	}
 	return nil
+}
+
+// dateRoot gives the root directory of a new volume the time of its making.
+func (n *Node) dateRoot() error {
+	_, err := n.vol.Setattr(n.ctx, volume.RootIno, volume.SetAttr{Valid: volume.SetAtimeNow | volume.SetMtimeNow})
+	if err != nil {
+		return fmt.Errorf("date the root directory: %w", err)
+	}
+	return nil
+}
+
+// deviceName returns the name that the volume has for this device.
+func (n *Node) deviceName() string {
+	self := n.repl.Self()
+	for _, d := range n.repl.Devices() {
+		if d.ID == self {
+			return d.Name
+		}
+	}
+	return n.cfg.name()
 }
 
 // serveReplica listens, and exchanges with other devices until Close.

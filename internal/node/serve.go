@@ -16,8 +16,12 @@ import (
 	"github.com/foreverfs/forever/transport"
 )
 
-// requestPatience is how long requests under way may still take when the node ends.
-const requestPatience = 5 * time.Second
+const (
+	// requestPatience is how long requests under way may still take when the node ends.
+	requestPatience = 5 * time.Second
+	// settle is how long a connection may take from the socket to the server.
+	settle = 10 * time.Millisecond
+)
 
 // serveControl opens the control socket. Requests that only wait end with
 // stopWaiting, the others are given requestPatience.
@@ -50,6 +54,9 @@ func (n *Node) closeControl() error {
 		return nil
 	}
 	n.stopWaiting()
+	// No new callers; those that have just connected are still let in.
+	gone := os.Remove(n.dir.join(control.SocketName))
+	time.Sleep(settle)
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
 	err := n.server.Shutdown(ctx)
@@ -57,10 +64,10 @@ func (n *Node) closeControl() error {
 		n.log.Warn("requests on the control socket were cut off")
 		err = n.server.Close()
 	}
-	if rerr := os.Remove(n.dir.join(control.SocketName)); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-		err = errors.Join(err, rerr)
+	if errors.Is(gone, os.ErrNotExist) {
+		gone = nil
 	}
-	return err
+	return errors.Join(gone, err)
 }
 
 // listenError tells why the node cannot listen.
