@@ -12,7 +12,7 @@
 //
 // # What is promised
 //
-// A connection ends, on both sides, at most IdleTimeout after the other side fell
+// A connection ends, on both sides, about IdleTimeout after the other side fell
 // silent. Streams of one connection do not wait for each other's readers. A Read
 // returns io.EOF only if the other side ended its half of the stream; when the
 // connection is lost instead, it fails with ErrClosed.
