@@ -21,5 +21,5 @@
 //
 // # Locks
 //
-// Order: inode.fold, inode.mu, Volume.treeMu, Volume.mu. The notifier is called without any.
+// Order: Volume.queueMu, inode.fold, inode.mu, Volume.treeMu, Volume.mu. The notifier is called without any.
 package volume

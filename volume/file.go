@@ -121,8 +121,11 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 	if off < 0 {
 		return ErrInvalid
 	}
-	if off+int64(len(p)) > MaxFileSize {
+	if off > MaxFileSize-int64(len(p)) { // the sum might overflow
 		return ErrTooLarge
+	}
+	if len(p) == 0 { // write(2) of nothing changes nothing, not even the size
+		return nil
 	}
 	if err := v.room(ctx, in); err != nil {
 		return err

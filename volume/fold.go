@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -153,13 +152,16 @@ func (v *Volume) room(ctx context.Context, in *inode) error {
 		if !full {
 			return nil
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if v.ctx.Err() != nil { // nobody seals what is queued any more
+			return ErrClosed
+		}
 		if v.sealing.Load() > 0 {
 			short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 			_ = waitFor(short, moved) // woken or not, look again
 			cancel()
-			if err := ctx.Err(); err != nil {
-				return err
-			}
 			continue
 		}
 		if err := v.sealDirty(ctx, in); err != nil {
@@ -168,17 +170,27 @@ func (v *Volume) room(ctx context.Context, in *inode) error {
 		if full, _ := v.dirty.full(); !full {
 			return nil
 		}
-		for _, other := range v.changedInodes() {
-			err := v.sealDirty(ctx, other)
-			v.release(other)
-			if err != nil && isNoSpace(err) {
-				return err
-			}
+		if err := v.sealOthers(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-func isNoSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+// sealOthers seals what is dirty in all files. What cannot be sealed counts only if
+// there is no memory even so: a writer must not wait for blocks that may never come.
+func (v *Volume) sealOthers(ctx context.Context) error {
+	var first error
+	for _, other := range v.changedInodes() {
+		if err := v.sealDirty(ctx, other); err != nil && first == nil {
+			first = err
+		}
+		v.release(other)
+	}
+	if full, _ := v.dirty.full(); !full {
+		return nil
+	}
+	return first
+}
 
 // changedInodes returns the inodes whose content is not all in the tree, each with a pin.
 func (v *Volume) changedInodes() []*inode {
@@ -267,7 +279,7 @@ func (v *Volume) prepareInline(ctx context.Context, in *inode) error {
 	base := in.base
 	pieces := v.gather(in, plain, 0, nil)
 	c := &candidate{gen: in.gen, mtime: in.mtime}
-	c.version = chunk.Version{Size: in.size, BlockLog: v.cfg.BlockLog, Inline: plain}
+	c.version = chunk.Version{Size: in.size, BlockLog: v.blockLogOf(base), Inline: plain} // what is dirty goes by this block size
 	restore := in.snapshotTaken()
 	in.mu.Unlock()
 	for _, pc := range pieces {
@@ -276,9 +288,7 @@ func (v *Volume) prepareInline(ctx context.Context, in *inode) error {
 			return err
 		}
 	}
-	in.mu.Lock()
-	in.ready = c
-	in.mu.Unlock()
+	in.offer(c)
 	return nil
 }
 
@@ -302,21 +312,31 @@ func (v *Volume) prepareBlocks(ctx context.Context, in *inode) error {
 		restore()
 		return err
 	}
-	in.mu.Lock()
-	in.ready = c
-	in.mu.Unlock()
+	in.offer(c)
 	return nil
+}
+
+// offer makes c the file's candidate, with the time that was set while it was made;
+// in.mu is not held.
+func (in *inode) offer(c *candidate) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.gen == c.gen { // utimes alone does not count as a change of content
+		c.mtime = in.mtime
+	}
+	in.ready = c
 }
 
 // snapshotTaken notes that a candidate holds everything up to now; the result
 // takes that back if the candidate comes to nothing. in.mu is held for the first, not for the second.
 func (in *inode) snapshotTaken() (restore func()) {
-	unsaved, saveMin := in.unsaved, in.saveMin
+	unsaved, saveMin, minSize := in.unsaved, in.saveMin, in.minSize
 	in.unsaved, in.saveMin, in.minSize = nil, in.size, in.size
 	return func() {
 		in.mu.Lock()
 		in.unsaved = append(unsaved, in.unsaved...)
 		in.saveMin = min(in.saveMin, saveMin)
+		in.minSize = min(in.minSize, minSize) // the candidate before may still be committed
 		in.mu.Unlock()
 	}
 }

@@ -157,6 +157,7 @@ func (in *inode) adopt(n namespace.Node) {
 	in.loaded = true
 	in.base, in.baseID = n.Content.Version, n.Content.ID
 	in.size, in.cut = n.Content.Size, n.Content.Size
+	in.minSize, in.saveMin = in.size, in.size // nothing of this base was cut off yet
 	in.mtime = n.Mtime
 }
 

@@ -79,8 +79,11 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 	})
 }
 
-// commitQueue enters all queued candidates after one flush of the store.
+// commitQueue enters all queued candidates after one flush of the store. On
+// return none that was queued before is still under way elsewhere.
 func (v *Volume) commitQueue(ctx context.Context) error {
+	v.queueMu.Lock()
+	defer v.queueMu.Unlock()
 	v.mu.Lock()
 	list := v.ready
 	v.ready = nil

@@ -24,6 +24,8 @@ type Volume struct {
 
 	treeMu sync.RWMutex // writers of the tree, and readers that need it to stand still
 
+	queueMu sync.Mutex // held while the queue is flushed and entered, so that SyncAll does not pass the committer
+
 	mu      sync.Mutex
 	inodes  map[uint64]*inode
 	changed map[*inode]struct{} // content not yet in the tree
