@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/namespace"
 )
@@ -15,7 +16,8 @@ import (
 const (
 	journalPrefix  = 'j'
 	journalVersion = 1
-	journalHeader  = 1 + 24 + 8 + 8 + 8 + 4
+	journalBase    = 1 + 24 + 8 + 1 + 1 + chunk.IDSize + 4 // the inline content of the base follows
+	journalFile    = 8 + 8 + 8 + 4
 	journalExtent  = 8 + 4
 )
 
@@ -24,7 +26,7 @@ var errJournal = errors.New("volume: malformed journal record")
 
 // record is a decoded journal record.
 type record struct {
-	base    namespace.OpID // the version the writes lie on
+	base    namespace.Content // the version the writes lie on
 	size    int64          // of the file at the fsync
 	minSize int64          // the smallest size since the record before
 	mtime   int64
@@ -62,17 +64,21 @@ func clearRecords(tx kv.Tx, node namespace.NodeID) error {
 }
 
 func (r record) encode() []byte {
-	n := journalHeader
+	n := journalBase + len(r.base.Inline) + journalFile
 	for _, e := range r.extents {
 		n += journalExtent + len(e.data)
 	}
-	b := make([]byte, 0, n)
-	b = append(b, journalVersion)
-	b = binary.BigEndian.AppendUint64(b, r.base.Lamport)
-	b = append(b, r.base.Author[:]...)
-	b = binary.BigEndian.AppendUint64(b, uint64(r.size))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.minSize))
-	b = binary.BigEndian.AppendUint64(b, uint64(r.mtime))
+	b := append(make([]byte, 0, n), journalVersion)
+	b = binary.BigEndian.AppendUint64(b, r.base.ID.Lamport)
+	b = append(b, r.base.ID.Author[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.base.Size))
+	b = append(b, r.base.BlockLog, r.base.Height)
+	b = append(b, r.base.Root[:]...)
+	b = binary.BigEndian.AppendUint32(b, uint32(len(r.base.Inline)))
+	b = append(b, r.base.Inline...)
+	for _, v := range []int64{r.size, r.minSize, r.mtime} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.extents)))
 	for _, e := range r.extents {
 		b = binary.BigEndian.AppendUint64(b, uint64(e.off))
@@ -84,17 +90,16 @@ func (r record) encode() []byte {
 
 // decodeRecord reads a record; its extents alias b.
 func decodeRecord(b []byte) (record, error) {
-	if len(b) < journalHeader || b[0] != journalVersion {
+	var r record
+	b, ok := r.decodeBase(b)
+	if !ok || len(b) < journalFile {
 		return record{}, errJournal
 	}
-	var r record
-	r.base.Lamport = binary.BigEndian.Uint64(b[1:])
-	copy(r.base.Author[:], b[9:25])
-	r.size = int64(binary.BigEndian.Uint64(b[25:]))
-	r.minSize = int64(binary.BigEndian.Uint64(b[33:]))
-	r.mtime = int64(binary.BigEndian.Uint64(b[41:]))
-	count := binary.BigEndian.Uint32(b[49:])
-	b = b[journalHeader:]
+	r.size = int64(binary.BigEndian.Uint64(b))
+	r.minSize = int64(binary.BigEndian.Uint64(b[8:]))
+	r.mtime = int64(binary.BigEndian.Uint64(b[16:]))
+	count := binary.BigEndian.Uint32(b[24:])
+	b = b[journalFile:]
 	if r.size < 0 || r.size > MaxFileSize || r.minSize < 0 || r.minSize > r.size {
 		return record{}, errJournal
 	}
@@ -114,6 +119,28 @@ func decodeRecord(b []byte) (record, error) {
 		return record{}, errJournal
 	}
 	return r, nil
+}
+
+// decodeBase reads what a record says of the version below, and returns the rest.
+func (r *record) decodeBase(b []byte) ([]byte, bool) {
+	if len(b) < journalBase || b[0] != journalVersion {
+		return nil, false
+	}
+	r.base.ID.Lamport = binary.BigEndian.Uint64(b[1:])
+	copy(r.base.ID.Author[:], b[9:25])
+	r.base.Size = int64(binary.BigEndian.Uint64(b[25:]))
+	r.base.BlockLog, r.base.Height = b[33], b[34]
+	copy(r.base.Root[:], b[35:])
+	n := binary.BigEndian.Uint32(b[35+chunk.IDSize:])
+	b = b[journalBase:]
+	if uint64(n) > uint64(len(b)) {
+		return nil, false
+	}
+	if n > 0 {
+		r.base.Inline = append([]byte(nil), b[:n]...)
+	}
+	empty := r.base.ID.IsZero() && r.base.Size == 0 && r.base.Root.IsZero() && n == 0
+	return b[n:], empty || r.base.Check() == nil
 }
 
 // fsync makes the file's content and everything before it durable.
@@ -162,7 +189,7 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 	if len(in.sealed) > 0 || in.size <= int64(v.cfg.InlineMax) || total > int64(v.cfg.JournalMax) {
 		return false, nil
 	}
-	r := record{base: in.baseID, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime, extents: v.unsavedExtents(in)}
+	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime, extents: v.unsavedExtents(in)}
 	key := recordKey(in.id, in.saves)
 	if err := v.cfg.State.Update(func(tx kv.Tx) error { return tx.Put(key, r.encode()) }); err != nil {
 		return false, fmt.Errorf("write a journal record: %w", err)
@@ -200,42 +227,35 @@ func (v *Volume) unsavedExtents(in *inode) []fileExtent {
 // replay lays what the journal holds over the files it belongs to, and brings the
 // result into the tree.
 func (v *Volume) replay() error {
-	type entry struct {
-		node namespace.NodeID
-		key  []byte
-		rec  []byte
-	}
-	var found []entry
+	found := map[namespace.NodeID][]record{}
+	next := map[namespace.NodeID]uint64{} // the counter after a file's last record
+	var bad error
 	lo := []byte{journalPrefix}
 	err := v.cfg.State.Scan(lo, kv.PrefixEnd(lo), func(k, val []byte) bool {
-		e := entry{key: append([]byte(nil), k...), rec: append([]byte(nil), val...)}
-		copy(e.node[:], k[1:])
-		found = append(found, e)
+		r, err := decodeRecord(append([]byte(nil), val...))
+		if err != nil || len(k) != 1+len(namespace.NodeID{})+8 {
+			bad = fmt.Errorf("record %x: %w", k, errJournal)
+			return false
+		}
+		node := namespace.NodeID(k[1:17])
+		found[node] = append(found[node], r)
+		next[node] = binary.BigEndian.Uint64(k[17:]) + 1
 		return true
 	})
-	if err != nil {
+	if err = errors.Join(err, bad); err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
-	for len(found) > 0 {
-		node := found[0].node
-		var recs []record
-		for len(found) > 0 && found[0].node == node {
-			r, err := decodeRecord(found[0].rec)
-			if err != nil {
-				return fmt.Errorf("record %x: %w", found[0].key, err)
-			}
-			recs = append(recs, r)
-			found = found[1:]
-		}
-		if err := v.replayFile(node, recs); err != nil {
+	for node, recs := range found {
+		if err := v.replayFile(node, recs, next[node]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// replayFile brings one file's records back.
-func (v *Volume) replayFile(node namespace.NodeID, recs []record) error {
+// replayFile brings one file's records back. If a chunk below them cannot be had now, the
+// file stays as it is in memory, and the publisher tries again.
+func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) error {
 	n, err := v.cfg.Tree.Node(node)
 	if errors.Is(err, namespace.ErrNotExist) || err == nil && n.Nlink == 0 {
 		return v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, node) })
@@ -246,37 +266,44 @@ func (v *Volume) replayFile(node namespace.NodeID, recs []record) error {
 	in := v.acquireNode(node)
 	defer v.release(in)
 	in.mu.Lock()
+	n.Content = recs[0].base // not the tree's: somebody else's edit may have won meanwhile
 	in.adopt(n)
-	for _, h := range n.Heads {
-		if h.ID == recs[0].base { // not the visible one: somebody else's edit won meanwhile
-			in.base, in.baseID, in.size, in.cut = h.Version, h.ID, h.Size, h.Size
-		}
-	}
-	in.journals = true
+	in.journals, in.saves = true, next
 	in.mu.Unlock()
-	ctx := v.ctx
 	for _, r := range recs {
-		if r.minSize < in.size {
-			if err := v.truncate(ctx, in, r.minSize); err != nil {
-				return fmt.Errorf("replay a truncation: %w", err)
-			}
+		if err := v.replayRecord(in, r); err != nil {
+			return err
 		}
-		for _, e := range r.extents {
-			if err := v.writeAt(ctx, in, e.data, e.off); err != nil {
-				return fmt.Errorf("replay a write: %w", err)
-			}
-		}
-		if err := v.truncate(ctx, in, r.size); err != nil {
-			return fmt.Errorf("replay a size: %w", err)
-		}
-		in.mu.Lock()
-		in.mtime = r.mtime
-		in.mu.Unlock()
 	}
 	in.fold.Lock()
 	defer in.fold.Unlock()
-	if err := v.prepare(ctx, in); err != nil {
-		return fmt.Errorf("bring a journalled file into the tree: %w", err)
+	err = v.prepare(v.ctx, in)
+	if err == nil {
+		err = v.commitNow(v.ctx, in)
 	}
-	return v.commitNow(ctx, in)
+	if err != nil {
+		v.log.Error("cannot bring a journalled file into the tree yet", "inode", in.ino, "error", err)
+	}
+	return nil
+}
+
+func (v *Volume) replayRecord(in *inode, r record) error {
+	if r.minSize < in.size {
+		if err := v.truncate(v.ctx, in, r.minSize); err != nil {
+			return fmt.Errorf("replay a truncation: %w", err)
+		}
+	}
+	for _, e := range r.extents {
+		if err := v.writeAt(v.ctx, in, e.data, e.off); err != nil {
+			return fmt.Errorf("replay a write: %w", err)
+		}
+	}
+	if err := v.truncate(v.ctx, in, r.size); err != nil {
+		return fmt.Errorf("replay a size: %w", err)
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.mtime = r.mtime
+	in.unsaved, in.saveMin = nil, in.size // the records hold it
+	return nil
 }

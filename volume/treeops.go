@@ -110,7 +110,10 @@ func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.Cre
 			}
 			in.mu.Unlock()
 		}
-		a, err = v.stat(in)
+		if a, err = v.stat(in); err != nil {
+			v.release(in)
+			v.Forget(in.ino, 1)
+		}
 		return err
 	})
 	return a, in, err

@@ -355,3 +355,29 @@ func TestStatNeverGoesBack(t *testing.T) {
 		h.Release()
 	}
 }
+
+// TestWriteAfterRemoteDeleteRevivesNothing writes to a file that is open here and known to be deleted elsewhere.
+func TestWriteAfterRemoteDeleteRevivesNothing(t *testing.T) {
+	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	a.write(a.create("f"), "base", 0)
+	exchange(a, b)
+	h := a.open("f", syscall.O_RDWR)
+	if err := b.Unlink(ctx, RootIno, "f"); err != nil {
+		t.Fatal(err)
+	}
+	exchange(a, b)
+	a.write(h, "more", 0)
+	if got := a.read(h); got != "more" {
+		t.Errorf("open handle reads %q", got)
+	}
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h.Release()
+	exchange(a, b)
+	for _, r := range []*rig{a, b} {
+		if _, err := r.Lookup(ctx, RootIno, "f"); !errors.Is(err, namespace.ErrNotExist) {
+			t.Errorf("the deleted name is there: %v", err)
+		}
+	}
+}
