@@ -27,8 +27,8 @@ var errJournal = errors.New("volume: malformed journal record")
 // record is a decoded journal record.
 type record struct {
 	base    namespace.Content // the version the writes lie on
-	size    int64          // of the file at the fsync
-	minSize int64          // the smallest size since the record before
+	size    int64             // of the file at the fsync
+	minSize int64             // the smallest size since the record before
 	mtime   int64
 	extents []fileExtent
 }
