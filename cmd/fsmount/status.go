@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/dustin/go-humanize/english"
 	"github.com/spf13/cobra"
 
 	"github.com/foreverfs/forever/internal/control"
@@ -154,5 +155,5 @@ func deviceLacks(d control.Device) string {
 	case d.MissingBatches == 0 && d.MissingChunks == 0:
 		return "nothing"
 	}
-	return fmt.Sprintf("%d changes, %d chunks (%s)", d.MissingBatches, d.MissingChunks, humanize.IBytes(d.MissingBytes))
+	return fmt.Sprintf("%s, %s (%s)", english.Plural(int(d.MissingBatches), "change", ""), english.Plural(int(d.MissingChunks), "chunk", ""), humanize.IBytes(d.MissingBytes))
 }

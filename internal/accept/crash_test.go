@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,6 +66,45 @@ func TestKilledUnderLoad(t *testing.T) {
 		}
 	}
 	t.Logf("%d rounds of kill -9 on both nodes: all %d acknowledged contents are there, on both", rounds, acked.len())
+}
+
+// TestKillLosesSecondsAtMost writes without fsync, waits as long as may be lost, and kills the node.
+func TestKillLosesSecondsAtMost(t *testing.T) {
+	n := newNode(t, "a", "")
+	want := map[string]string{}
+	for i := range 60 {
+		name := fmt.Sprintf("f%d", i)
+		want[name] = strings.Repeat(name+" ", 1+i*200)
+		if err := os.WriteFile(filepath.Join(n.mnt, name), []byte(want[name]), 0644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open, err := os.Create(filepath.Join(n.mnt, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	want["open"] = strings.Repeat("not closed ", 20_000)
+	if _, err := open.WriteString(want["open"]); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(n.mnt, "f0"), filepath.Join(n.mnt, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	want["moved"] = want["f0"]
+	delete(want, "f0")
+	time.Sleep(5 * time.Second) // what the contract allows to be lost
+	n.kill()
+	n.start()
+	for name, content := range want {
+		got, err := os.ReadFile(filepath.Join(n.mnt, name))
+		if err != nil || string(got) != content {
+			t.Errorf("%s: %v, %d bytes, want %d", name, err, len(got), len(content))
+		}
+	}
+	if _, err := os.Stat(filepath.Join(n.mnt, "f0")); !os.IsNotExist(err) {
+		t.Errorf("the old name is back: %v", err)
+	}
 }
 
 // ledger keeps what fsync acknowledged: for each file the contents it may have. A file is
