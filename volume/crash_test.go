@@ -107,7 +107,7 @@ func (e expectation) clone() expectation {
 // crasher takes clones of the disk while a workload runs.
 type crasher struct {
 	disk   *vfs.MemFS
-	every  int64
+	armed  atomic.Bool // a volume that is not there yet has nothing to lose
 	writes atomic.Int64
 
 	mu     sync.Mutex
@@ -122,15 +122,12 @@ type clone struct {
 	at   int64
 }
 
-// MaybeError implements errorfs.Injector: it injects no error, but crashes before a write.
+// hook is an errorfs.InjectorFunc: it injects no error, but crashes before a write.
 func (c *crasher) hook(op errorfs.Op) error {
-	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite {
+	if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || !c.armed.Load() {
 		return nil
 	}
 	n := c.writes.Add(1)
-	if n%c.every != 0 {
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cfg := vfs.CrashCloneCfg{}
@@ -153,11 +150,12 @@ func (c *crasher) note(fn func(expectation)) {
 func TestPowerCutAnywhere(t *testing.T) {
 	seed := time.Now().UnixNano()
 	t.Logf("seed %d", seed)
-	c := &crasher{disk: vfs.NewCrashableMem(), every: 1, want: expectation{}, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
+	c := &crasher{disk: vfs.NewCrashableMem(), want: expectation{}, rng: rand.New(rand.NewPCG(uint64(seed), 2))}
 	m, err := boot(errorfs.Wrap(c.disk, errorfs.InjectorFunc(c.hook)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.armed.Store(true)
 	rng := rand.New(rand.NewPCG(uint64(seed), 1))
 	for i := range 45 {
 		if err := work(m.vol, c, rng, i); err != nil {
