@@ -59,8 +59,10 @@ func (s *Server) work() {
 	}
 }
 
+// isGone reports whether an error of the connection says that the mount was taken
+// away: ECONNABORTED is what a read gives that was under way when the connection was aborted.
 func isGone(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EPERM)
+	return errors.Is(err, io.EOF) || errors.Is(err, syscall.ENODEV) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ECONNABORTED)
 }
 
 // do answers one request, whatever happens.

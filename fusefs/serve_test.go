@@ -139,9 +139,10 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := r.idle.Load(); n < minWorkers || n > maxIdle {
-		t.Errorf("%d workers wait", n)
-	}
+	until(t, "the workers have settled", func() bool {
+		n := r.idle.Load()
+		return n >= minWorkers && n <= maxIdle
+	})
 }
 
 func TestKernelRemembersNames(t *testing.T) {
