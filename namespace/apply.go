@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/foreverfs/forever/chunk"
 	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
 
@@ -40,6 +39,12 @@ func (x *txn) apply(id OpID, op *pb.Op) error {
 			return err
 		}
 		return x.keepAlive(d)
+	case *pb.Op_Fork:
+		return x.applyFork(id, op.Time, b.Fork)
+	case *pb.Op_Drop:
+		return x.applyDrop(b.Drop)
+	case *pb.Op_Demote:
+		return x.applyDemote(b.Demote)
 	}
 	return invalid("op without a body")
 }
@@ -110,6 +115,11 @@ func (x *txn) applyCreate(id OpID, now int64, c *pb.Create) error {
 	n.mode, n.uid, n.gid = register[uint32]{c.Mode, id}, register[uint32]{c.Uid, id}, register[uint32]{c.Gid, id}
 	t := register[int64]{now, id}
 	n.atime, n.mtime, n.ctime = t, t, t
+	e := slotEntry{id: EntryID{Op: id}, node: n.id, kind: n.kind, time: now}
+	if n.kind == KindDir {
+		n.place = placement{dir.id, string(c.Name), e.id, now}
+		x.meta.dirs++
+	}
 	x.nodes[n.id] = n
 	x.touch(n)
 	for _, a := range c.Xattrs {
@@ -121,11 +131,6 @@ func (x *txn) applyCreate(id OpID, now int64, c *pb.Create) error {
 		return err
 	}
 	x.stamp(dir, id, now)
-	e := slotEntry{id: EntryID{Op: id}, node: n.id, kind: n.kind, time: now}
-	if n.kind == KindDir {
-		n.place = placement{dir.id, string(c.Name), e.id, now}
-		x.meta.dirs++
-	}
 	return x.addEntry(dir, string(c.Name), e, n)
 }
 
@@ -180,11 +185,9 @@ func (x *txn) remove(id OpID, now int64, dir *node, r *pb.Removal) error {
 	x.touch(n)
 	if n.rev == r.Seen {
 		if n.kind == KindDir {
-			was := n.attached()
-			n.removed = true
-			err = x.reattach(n, was)
+			err = x.removeDir(id, now, n)
 		} else {
-			err = x.kill(id, dir, string(r.Name), n, ids)
+			err = x.kill(kill{id, now}, dir, string(r.Name), n, ids)
 		}
 		if err != nil {
 			return err
@@ -277,10 +280,11 @@ func (x *txn) steps(id OpID, sts ...*step) error {
 }
 
 func (x *txn) applyRename(id OpID, now int64, r *pb.Rename) error {
-	st, err := x.decodeStep(id, now, 0, r.Step)
+	sts, err := x.decodeSteps(id, now, append([]*pb.Step{r.Step}, r.More...))
 	if err != nil {
 		return err
 	}
+	st := sts[0]
 	// The removal comes first: it is judged by what its author saw before the op.
 	if r.Replaced != nil {
 		if NodeID(r.Replaced.Node) == st.n.id {
@@ -290,31 +294,46 @@ func (x *txn) applyRename(id OpID, now int64, r *pb.Rename) error {
 			return err
 		}
 	}
-	if err := x.leave(id, now, &st); err != nil {
-		return err
+	return x.leaveAndArrive(id, now, sts)
+}
+
+// decodeSteps decodes the steps of one op. More than those of the op itself
+// there are only for directories that are shown as one.
+func (x *txn) decodeSteps(id OpID, now int64, list []*pb.Step) ([]*step, error) {
+	if len(list) > maxSteps {
+		return nil, invalid("op of %d steps", len(list))
 	}
-	return x.steps(id, &st)
+	out := make([]*step, len(list))
+	for i, s := range list {
+		st, err := x.decodeStep(id, now, uint8(i), s)
+		if err != nil {
+			return nil, err
+		}
+		for _, before := range out[:i] {
+			if before.n == st.n {
+				return nil, invalid("op moves node %v twice", st.n.id)
+			}
+		}
+		out[i] = &st
+	}
+	return out, nil
+}
+
+func (x *txn) leaveAndArrive(id OpID, now int64, sts []*step) error {
+	for _, st := range sts {
+		if err := x.leave(id, now, st); err != nil {
+			return err
+		}
+	}
+	return x.steps(id, sts...)
 }
 
 func (x *txn) applyExchange(id OpID, now int64, e *pb.Exchange) error {
-	a, err := x.decodeStep(id, now, 0, e.A)
+	sts, err := x.decodeSteps(id, now, append([]*pb.Step{e.A, e.B}, e.More...))
 	if err != nil {
 		return err
 	}
-	b, err := x.decodeStep(id, now, 1, e.B)
-	if err != nil {
-		return err
-	}
-	if a.n == b.n {
-		return invalid("op exchanges a node with itself")
-	}
-	if err := x.leave(id, now, &a); err != nil {
-		return err
-	}
-	if err := x.leave(id, now, &b); err != nil {
-		return err
-	}
-	return x.steps(id, &a, &b)
+	return x.leaveAndArrive(id, now, sts)
 }
 
 func (x *txn) applyAttr(id OpID, now int64, a *pb.Attr) error {
@@ -365,39 +384,27 @@ func (x *txn) applyContent(id OpID, now int64, c *pb.Content) error {
 	if n.kind != KindFile {
 		return invalid("op gives content to a %v", n.kind)
 	}
-	before := n.size()
-	if err := x.replace(n, c.Replaces); err != nil {
-		return err
+	replaced := make([]OpID, len(c.Replaces))
+	for i, b := range c.Replaces {
+		replaced[i], _ = parseOpID(b)
+		if err := x.knew(replaced[i]); err != nil {
+			return err
+		}
 	}
-	// The inline bytes are copied: the record outlives the op.
-	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Inline: slices.Clone(c.Inline)}
-	copy(v.Root[:], c.Root)
-	i, _ := slices.BinarySearchFunc(n.heads, id, func(h Content, o OpID) int { return h.ID.Compare(o) })
-	n.heads = slices.Insert(n.heads, i, Content{id, v})
-	if n.links > 0 {
-		x.meta.bytes += n.size() - before
+	err = x.editHeads(n, func() error {
+		if err := x.endHeads(n, replaced); err != nil {
+			return err
+		}
+		i, _ := slices.BinarySearchFunc(n.heads, id, func(h Content, o OpID) int { return h.ID.Compare(o) })
+		n.heads = slices.Insert(slices.Clone(n.heads), i, contentOf(id, now, c))
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	n.rev++
 	n.mtime.set(id, c.Mtime)
 	n.ctime.set(id, now)
 	x.touch(n)
-	return x.revive(n)
-}
-
-// replace takes contents off a node's heads.
-func (x *txn) replace(n *node, list [][]byte) error {
-	for _, b := range list {
-		o, _ := parseOpID(b)
-		if x.causes != nil {
-			ok, err := x.causes.knows(o)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				return invalid("op replaces content its author did not know")
-			}
-		}
-		n.heads = slices.DeleteFunc(n.heads, func(h Content) bool { return h.ID == o })
-	}
-	return nil
+	return x.revive(n, c.Revive)
 }

@@ -87,6 +87,7 @@ func appendI64(b []byte, v int64) []byte { return binary.BigEndian.AppendUint64(
 
 func appendContent(b []byte, c *Content) []byte {
 	b = c.ID.Append(b)
+	b = appendI64(appendI64(b, c.Mtime), c.Time)
 	b = binary.AppendUvarint(b, uint64(c.Size))
 	b = append(b, c.BlockLog, c.Height)
 	if c.Root.IsZero() {
@@ -98,7 +99,7 @@ func appendContent(b []byte, c *Content) []byte {
 }
 
 func (d *decoder) content() (c Content) {
-	c.ID = d.op()
+	c.ID, c.Mtime, c.Time = d.op(), d.i64(), d.i64()
 	c.Version = chunk.Version{Size: int64(d.uvarint()), BlockLog: d.u8(), Height: d.u8()}
 	if d.u8() != 0 {
 		copy(c.Root[:], d.take(chunk.IDSize))

@@ -9,60 +9,15 @@ import (
 	"github.com/foreverfs/forever/internal/kv"
 )
 
-// editSlot changes the own entries of a slot and lets the conflict names of
-// the directory follow.
-func (x *txn) editSlot(dir NodeID, name string, fn func(*slot)) error {
-	s, err := x.slot(dir, name)
-	if err != nil {
-		return err
-	}
-	before := s.losers()
-	fn(s)
-	s.dirty = true
-	x.touchName(dir, name)
-	after := s.losers()
-	for _, e := range before {
-		if !slices.ContainsFunc(after, func(o slotEntry) bool { return o.id == e.id }) {
-			if err := x.editAlias(dir, name, e, false); err != nil {
-				return err
-			}
-		}
-	}
-	for _, e := range after {
-		if !slices.ContainsFunc(before, func(o slotEntry) bool { return o.id == e.id }) {
-			if err := x.editAlias(dir, name, e, true); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// editAlias shows or hides an entry under its conflict name.
-func (x *txn) editAlias(dir NodeID, name string, e slotEntry, show bool) error {
-	under := conflictName(name, x.device(e.id.Op.Author), e.id, e.time)
-	s, err := x.slot(dir, under)
-	if err != nil {
-		return err
-	}
-	i, found := slices.BinarySearchFunc(s.aliases, e.id, func(a alias, id EntryID) int { return a.id.Compare(id) })
-	switch {
-	case show && !found:
-		s.aliases = slices.Insert(s.aliases, i, alias{name, e.id, e.node, e.kind})
-	case !show && found:
-		s.aliases = slices.Delete(s.aliases, i, i+1)
-	}
-	s.dirty = true
-	x.touchName(dir, under)
-	return nil
-}
-
 // addEntry makes an entry live.
 func (x *txn) addEntry(dir *node, name string, e slotEntry, n *node) error {
 	fresh := false
-	err := x.editSlot(dir.id, name, func(s *slot) {
+	err := x.editSlot(dir.id, name, n, func(s *slot) error {
 		fresh = !s.holds(e.node)
-		s.add(e)
+		if !s.add(e) || n.kind == KindDir {
+			return nil
+		}
+		return x.addPlace(n, place{dir.id, name, e.id})
 	})
 	if err != nil || !fresh {
 		return err
@@ -84,9 +39,13 @@ func (x *txn) removeEntry(dir *node, name string, id EntryID, n *node) (e slotEn
 		return e, false, err
 	}
 	last := false
-	err = x.editSlot(dir.id, name, func(s *slot) {
+	err = x.editSlot(dir.id, name, n, func(s *slot) error {
 		e, ok = s.remove(id)
 		last = !s.holds(n.id)
+		if !ok || n.kind == KindDir {
+			return nil
+		}
+		return x.dropPlace(n, id)
 	})
 	if err != nil || !last {
 		return e, ok, err
@@ -136,7 +95,7 @@ func (x *txn) attach(d *node) error {
 	}
 	x.meta.dirs++
 	x.touch(d)
-	return x.addEntry(parent, d.place.name, slotEntry{d.place.id, d.id, KindDir, d.place.time, demoted}, d)
+	return x.addEntry(parent, d.place.name, slotEntry{id: d.place.id, node: d.id, kind: KindDir, time: d.place.time, demoted: demoted}, d)
 }
 
 // detach takes a directory out of the slot it is placed in.
@@ -159,8 +118,25 @@ func (x *txn) detach(d *node) error {
 func (x *txn) keepAlive(d *node) error {
 	was := d.attached()
 	d.rev++
-	d.removed = false
+	if d.removed {
+		d.removed, d.removal = false, register[int64]{}
+		if err := x.delete(deadKey(d.place.parent, d.place.name, d.place.id)); err != nil {
+			return err
+		}
+	}
 	x.touch(d)
+	return x.reattach(d, was)
+}
+
+// removeDir ends a directory, unless something in it is there.
+func (x *txn) removeDir(op OpID, now int64, d *node) error {
+	was := d.attached()
+	d.removed = true
+	d.removal.set(op, now)
+	x.touch(d)
+	if err := x.bury(d.place.parent, d.place.name, d.place.id, d); err != nil {
+		return err
+	}
 	return x.reattach(d, was)
 }
 
@@ -186,12 +162,22 @@ func (x *txn) demote(dir NodeID, name string, ids []EntryID) error {
 			return err
 		}
 	}
-	return x.editSlot(dir, name, func(s *slot) {
+	u, err := x.union(dir, name)
+	if err != nil {
+		return err
+	}
+	s, err := x.slot(dir, name)
+	if err != nil {
+		return err
+	}
+	x.touchName(dir, name)
+	return x.around([]union{u}, func() error {
 		for i := range s.own {
 			if slices.Contains(ids, s.own[i].id) {
-				s.own[i].demoted = true
+				s.own[i].demoted, s.dirty = true, true
 			}
 		}
+		return nil
 	})
 }
 
@@ -200,15 +186,23 @@ type tomb struct {
 	dir   NodeID
 	name  string
 	time  int64
-	kills []OpID // ascending
+	kills []kill // ascending
 }
+
+// kill is a removal and when it was.
+type kill struct {
+	op   OpID
+	time int64
+}
+
+func (k kill) compare(o kill) int { return k.op.Compare(o.op) }
 
 func (t *tomb) append(b []byte) []byte {
 	b = append(b, t.dir[:]...)
 	b = appendI64(appendBytes(b, t.name), t.time)
 	b = binary.AppendUvarint(b, uint64(len(t.kills)))
 	for _, k := range t.kills {
-		b = k.Append(b)
+		b = appendI64(k.op.Append(b), k.time)
 	}
 	return b
 }
@@ -216,9 +210,9 @@ func (t *tomb) append(b []byte) []byte {
 func decodeTomb(b []byte) (t tomb, err error) {
 	d := decoder{b: b}
 	t.dir, t.name, t.time = d.id(), string(d.bytes()), d.i64()
-	t.kills = make([]OpID, d.count(opIDSize))
+	t.kills = make([]kill, d.count(opIDSize+8))
 	for i := range t.kills {
-		t.kills[i] = d.op()
+		t.kills[i] = kill{d.op(), d.i64()}
 	}
 	return t, d.err("tomb")
 }
@@ -237,7 +231,7 @@ func (x *txn) tomb(k []byte) (t tomb, ok bool, err error) {
 }
 
 // kill ends the entries of a file that a removal names, and keeps tombs of them.
-func (x *txn) kill(op OpID, dir *node, name string, n *node, ids []EntryID) error {
+func (x *txn) kill(op kill, dir *node, name string, n *node, ids []EntryID) error {
 	for _, id := range ids {
 		e, live, err := x.removeEntry(dir, name, id, n)
 		if err != nil {
@@ -245,10 +239,13 @@ func (x *txn) kill(op OpID, dir *node, name string, n *node, ids []EntryID) erro
 		}
 		k := tombKey(n.id, id)
 		if live {
-			t := tomb{dir.id, name, e.time, []OpID{op}}
+			t := tomb{dir.id, name, e.time, []kill{op}}
 			n.tombs++
 			x.touch(n)
 			if err := x.put(k, t.append(nil)); err != nil {
+				return err
+			}
+			if err := x.bury(dir.id, name, id, n); err != nil {
 				return err
 			}
 			continue
@@ -261,12 +258,12 @@ func (x *txn) kill(op OpID, dir *node, name string, n *node, ids []EntryID) erro
 }
 
 // killAgain adds a removal to the tomb of an entry; an entry that was renamed away has none.
-func (x *txn) killAgain(op OpID, dir NodeID, name string, k []byte) error {
+func (x *txn) killAgain(op kill, dir NodeID, name string, k []byte) error {
 	t, ok, err := x.tomb(k)
 	if err != nil || !ok || t.dir != dir || t.name != name {
 		return err
 	}
-	i, found := slices.BinarySearchFunc(t.kills, op, OpID.Compare)
+	i, found := slices.BinarySearchFunc(t.kills, op, kill.compare)
 	if found {
 		return nil
 	}
@@ -292,26 +289,39 @@ func (x *txn) supersede(dir *node, name string, n *node, ids []EntryID) error {
 		if !ok || t.dir != dir.id || t.name != name {
 			continue
 		}
-		n.tombs--
-		x.touch(n)
-		if err := x.delete(k); err != nil {
+		if err := x.unbury(n, id, &t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// bury enters what a removal ended into the history of its name.
+func (x *txn) bury(dir NodeID, name string, id EntryID, n *node) error {
+	return x.put(deadKey(dir, name, id), append(n.id[:len(n.id):len(n.id)], byte(n.kind)))
+}
+
+// unbury takes the tomb of an entry away.
+func (x *txn) unbury(n *node, id EntryID, t *tomb) error {
+	n.tombs--
+	x.touch(n)
+	if err := x.delete(deadKey(t.dir, t.name, id)); err != nil {
+		return err
+	}
+	return x.delete(tombKey(n.id, id))
+}
+
 // revive brings back the entries of a file whose removals did not know of an
-// edit that did not know of them.
-func (x *txn) revive(n *node) error {
-	if x.causes == nil || n.tombs == 0 {
+// edit that did not know of them, or all of them if the edit says so.
+func (x *txn) revive(n *node, all bool) error {
+	if x.causes == nil && !all || n.tombs == 0 {
 		return nil
 	}
 	type found struct {
 		id EntryID
 		t  tomb
 	}
-	var all []found
+	var list []found
 	var inner error
 	prefix := key(keyTomb, n.id[:])
 	err := x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
@@ -321,24 +331,27 @@ func (x *txn) revive(n *node) error {
 			err = ErrDamaged
 		}
 		inner = err
-		all = append(all, found{id, t})
+		list = append(list, found{id, t})
 		return err == nil
 	})
 	if err := errors.Join(inner, err); err != nil {
 		return fmt.Errorf("read the tombs of %v: %w", n.id, err)
 	}
-	for _, f := range all {
-		if err := x.reviveEntry(n, f.id, f.t); err != nil {
+	for _, f := range list {
+		if err := x.reviveEntry(n, f.id, f.t, all); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (x *txn) reviveEntry(n *node, id EntryID, t tomb) error {
+func (x *txn) reviveEntry(n *node, id EntryID, t tomb, all bool) error {
 	known := t.kills[:0:0]
 	for _, k := range t.kills {
-		ok, err := x.causes.knows(k)
+		if all {
+			break
+		}
+		ok, err := x.causes.knows(k.op)
 		if err != nil {
 			return err
 		}
@@ -346,7 +359,7 @@ func (x *txn) reviveEntry(n *node, id EntryID, t tomb) error {
 			known = append(known, k)
 		}
 	}
-	if len(known) == len(t.kills) {
+	if len(known) == len(t.kills) && !all {
 		return nil
 	}
 	k := tombKey(n.id, id)
@@ -361,10 +374,8 @@ func (x *txn) reviveEntry(n *node, id EntryID, t tomb) error {
 	if err != nil {
 		return err
 	}
-	n.tombs--
-	x.touch(n)
-	if err := x.delete(k); err != nil {
+	if err := x.unbury(n, id, &t); err != nil {
 		return err
 	}
-	return x.addEntry(dir, t.name, slotEntry{id, n.id, n.kind, t.time, demoted}, n)
+	return x.addEntry(dir, t.name, slotEntry{id: id, node: n.id, kind: n.kind, time: t.time, demoted: demoted}, n)
 }

@@ -80,15 +80,18 @@ func TestGoldenRecords(t *testing.T) {
 	b := OpID{0x102, AuthorID{0: 2}}
 	file := node{kind: KindFile, created: a, mode: register[uint32]{0o644, b}, uid: register[uint32]{1000, a}, gid: register[uint32]{100, a},
 		atime: register[int64]{1, a}, mtime: register[int64]{2, b}, ctime: register[int64]{-1, b}, btime: 1, rev: 1, links: 1,
-		heads: []Content{{b, chunk.Version{Size: 2, BlockLog: 16, Inline: []byte("hi")}}}}
-	dir := node{kind: KindDir, created: a, mode: register[uint32]{0o755, a}, place: placement{Root, "d", EntryID{a, 0}, 7}, removed: true, children: 2, subdirs: 1}
-	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
-	tb := tomb{Root, "t", 8, []OpID{a, b}}
+		entries: 1, home: place{Root, "f", EntryID{a, 0}},
+		heads: []Content{{b, chunk.Version{Size: 2, BlockLog: 16, Inline: []byte("hi")}, 2, 3}}}
+	dir := node{kind: KindDir, created: a, mode: register[uint32]{0o755, a}, place: placement{Root, "d", EntryID{a, 0}, 7}, removed: true, removal: register[int64]{5, b},
+		children: 2, subdirs: 1, class: []NodeID{{7}, {8}}}
+	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, true, false}, {EntryID{b, 0}, NodeID{7}, KindDir, 9, false, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
+	tb := tomb{Root, "t", 8, []kill{{a, 1}, {b, 2}}}
 	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
 	x := xattr{a, true, []byte("v")}
 	for name, got := range map[string][]byte{"node-file": file.append(nil), "node-dir": dir.append(nil), "slot": s.append(nil),
-		"tomb": tb.append(nil), "move": mv.append(nil), "xattr": x.append(nil)} {
-		path := filepath.Join("testdata", "record-v1-"+name+".hex")
+		"tomb": tb.append(nil), "place": file.home.append(nil), "head": (&conflict{Root, "u", s.aliases[0]}).append(nil),
+		"content": appendContent(nil, &file.heads[0]), "move": mv.append(nil), "xattr": x.append(nil)} {
+		path := filepath.Join("testdata", "record-v2-"+name+".hex")
 		if *update {
 			if err := os.WriteFile(path, []byte(hex.EncodeToString(got)+"\n"), 0o666); err != nil {
 				t.Fatal(err)

@@ -68,9 +68,14 @@ func (n NodeID) Ino() uint64 { return binary.BigEndian.Uint64(n[:]) }
 // String returns the ID in hexadecimal.
 func (n NodeID) String() string { return hex.EncodeToString(n[:]) }
 
-func nodeIDOf(o OpID) (n NodeID) {
+func nodeIDOf(o OpID) NodeID { return hashID("forever node\x00", o) }
+
+// forkIDOf names the file that a content becomes which lost its file's name to another.
+func forkIDOf(o OpID) NodeID { return hashID("forever fork\x00", o) }
+
+func hashID(domain string, o OpID) (n NodeID) {
 	var buf [64]byte
-	sum := sha256.Sum256(o.Append(append(buf[:0], "forever node\x00"...)))
+	sum := sha256.Sum256(o.Append(append(buf[:0], domain...)))
 	copy(n[:], sum[:])
 	if n.Ino() <= Root.Ino() { // not 0, which is no inode number, and not Root's
 		n[0] = 0x80

@@ -16,10 +16,15 @@ const (
 	keyTomb     = 't' // node, entry -> tomb record
 	keyMove     = 'm' // op -> move record
 	keyDemotion = 'y' // directory, entry, name -> nothing
+	keyPlace    = 'r' // node, entry -> place, for files with several entries
+	keyPast     = 'h' // node, content op -> content that was replaced
+	keyDead     = 'd' // directory, name, 0, entry -> what a removal ended
+	keyHead     = 'f' // node a content would be -> where it is shown
+	keyConflict = 'c' // directory, name, 0, entry -> nothing: shown under a conflict name
 )
 
 // treeKeys are the kinds of key that are a function of the set of ops.
-var treeKeys = []byte{keyNode, keySlot, keyXattr, keyTomb, keyMove, keyDemotion}
+var treeKeys = []byte{keyNode, keySlot, keyXattr, keyTomb, keyMove, keyDemotion, keyPlace, keyPast, keyDead, keyHead, keyConflict}
 
 func key(kind byte, parts ...[]byte) []byte {
 	k := append(make([]byte, 0, 64), 't', kind)
@@ -46,6 +51,20 @@ func moveKey(o OpID) []byte { return o.Append(key(keyMove)) }
 
 func demotionKey(dir NodeID, name string, e EntryID) []byte {
 	return append(e.Append(key(keyDemotion, dir[:])), name...)
+}
+
+func placeKey(id NodeID, e EntryID) []byte { return e.Append(key(keyPlace, id[:])) }
+
+func pastKey(id NodeID, o OpID) []byte { return o.Append(key(keyPast, id[:])) }
+
+func headKey(id NodeID) []byte { return key(keyHead, id[:]) }
+
+func deadKey(dir NodeID, name string, e EntryID) []byte {
+	return e.Append(append(append(key(keyDead, dir[:]), name...), 0))
+}
+
+func conflictKey(dir NodeID, name string, e EntryID) []byte {
+	return e.Append(append(append(key(keyConflict, dir[:]), name...), 0))
 }
 
 func authorKey(a AuthorID) []byte { return key(keyAuthor, a[:]) }

@@ -45,66 +45,12 @@ func (x *txn) dir(id NodeID) (*node, error) {
 	return d, nil
 }
 
-// found is what a name in a directory led a local operation to.
-type found struct {
-	shown
-	n       *node
-	entries [][]byte // all entries of the node in the slot
-	demoted [][]byte // entries that must keep their conflict names once it is gone
-}
-
-// find looks a name up. It returns ErrNotExist if there is nothing.
-func (x *txn) find(d *node, name string) (f found, err error) {
-	if err := checkName(name); err != nil {
-		return f, err
-	}
-	s, err := x.slot(d.id, name)
-	if err != nil {
-		return f, err
-	}
-	var ok bool
-	if f.shown, ok = s.resolve(name); !ok {
-		return f, ErrNotExist
-	}
-	wins := f.slot == name
-	if !wins {
-		if s, err = x.slot(d.id, f.slot); err != nil {
-			return f, err
-		}
-	}
-	for i := range s.own {
-		switch e := &s.own[i]; {
-		case e.node == f.node:
-			f.entries = append(f.entries, e.id.Append(nil))
-		case wins && !e.demoted:
-			f.demoted = append(f.demoted, e.id.Append(nil))
-		}
-	}
-	f.n, err = x.node(f.node)
-	return f, err
-}
-
-// removal builds the removal of what was found.
-func (f *found) removal() *pb.Removal {
-	return &pb.Removal{Node: f.n.id[:], Name: []byte(f.slot), Entries: f.entries, Seen: f.n.rev, Demoted: f.demoted}
-}
-
-// keep makes a directory stay that was removed elsewhere and is only there for
-// what it holds, before an operation takes something out of it.
-func (x *txn) keep(now int64, d *node) error {
-	if !d.removed {
-		return nil
-	}
-	_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Keep{Keep: &pb.Keep{Node: d.id[:]}}})
-	return err
-}
-
 // Create makes a node under a name that must be free, and returns it. now is Unix ns.
 func (t *Tree) Create(now int64, parent NodeID, name string, spec CreateSpec) (n Node, err error) {
 	if err := checkSpec(spec.Kind, spec.Mode, spec.Rdev, spec.Target); err != nil {
 		return n, err
 	}
-	c := &pb.Create{Parent: parent[:], Name: []byte(name), Kind: uint32(spec.Kind), Mode: spec.Mode, Uid: spec.UID, Gid: spec.GID,
+	c := &pb.Create{Name: []byte(name), Kind: uint32(spec.Kind), Mode: spec.Mode, Uid: spec.UID, Gid: spec.GID,
 		Rdev: spec.Rdev, Target: []byte(spec.Target)}
 	for _, k := range slices.Sorted(maps.Keys(spec.Xattrs)) {
 		v := spec.Xattrs[k]
@@ -114,38 +60,44 @@ func (t *Tree) Create(now int64, parent NodeID, name string, spec CreateSpec) (n
 		c.Xattrs = append(c.Xattrs, &pb.XattrValue{Name: []byte(k), Value: v})
 	}
 	err = t.update(func(x *txn) error {
-		if err := x.free(parent, name); err != nil {
+		host, err := x.free(parent, name)
+		if err != nil {
 			return err
 		}
+		c.Parent = host.id[:]
 		id, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Create{Create: c}})
 		if err == nil {
-			n = x.nodes[nodeIDOf(id)].public()
+			n, err = x.public(x.nodes[nodeIDOf(id)])
 		}
 		return err
 	})
 	return n, err
 }
 
-// free returns nil if a name may be made in a directory.
-func (x *txn) free(parent NodeID, name string) error {
+// free returns the directory that takes a name, which must be free.
+func (x *txn) free(parent NodeID, name string) (*node, error) {
 	d, err := x.dir(parent)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = x.find(d, name)
 	switch {
 	case errors.Is(err, ErrNotExist):
-		return nil
+		return x.host(d)
 	case err == nil:
-		return ErrExist
+		err = ErrExist
 	}
-	return err
+	return nil, err
 }
 
 // Link gives a node that is no directory another name, and returns the node.
 func (t *Tree) Link(now int64, id, parent NodeID, name string) (out Node, err error) {
 	err = t.update(func(x *txn) error {
-		n, err := x.node(id)
+		host, err := x.free(parent, name)
+		if err != nil {
+			return err
+		}
+		n, err := x.target(now, id)
 		switch {
 		case err != nil:
 			return err
@@ -156,10 +108,7 @@ func (t *Tree) Link(now int64, id, parent NodeID, name string) (out Node, err er
 		case n.links >= MaxLinks:
 			return ErrTooManyLinks
 		}
-		if err := x.free(parent, name); err != nil {
-			return err
-		}
-		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Link{Link: &pb.Link{Node: id[:], Parent: parent[:], Name: []byte(name)}}})
+		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Link{Link: &pb.Link{Node: id[:], Parent: host.id[:], Name: []byte(name)}}})
 		out = n.public()
 		return err
 	})
@@ -175,25 +124,20 @@ func (t *Tree) Unlink(now int64, parent NodeID, name string) (out Node, err erro
 			return err
 		}
 		f, err := x.find(d, name)
-		if err != nil {
+		switch {
+		case err != nil:
+			return err
+		case f.kind == KindDir:
+			return ErrIsDir
+		case f.head != nil:
+			out, err = x.drop(now, f.head)
 			return err
 		}
-		if f.kind == KindDir {
-			return ErrIsDir
-		}
-		err = x.takeOut(now, d, &f)
+		err = x.takeOut(now, &f)
 		out = f.n.public()
 		return err
 	})
 	return out, err
-}
-
-func (x *txn) takeOut(now int64, d *node, f *found) error {
-	if err := x.keep(now, d); err != nil {
-		return err
-	}
-	_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Remove{Remove: &pb.Remove{Parent: d.id[:], Removal: f.removal()}}})
-	return err
 }
 
 // Rmdir removes an empty directory.
@@ -209,10 +153,11 @@ func (t *Tree) Rmdir(now int64, parent NodeID, name string) error {
 			return err
 		case f.kind != KindDir:
 			return ErrNotDir
-		case f.n.children > 0:
-			return ErrNotEmpty
 		}
-		return x.takeOut(now, d, &f)
+		if children, err := x.childrenOf(f.n); err != nil || children > 0 {
+			return errors.Join(err, ErrNotEmpty)
+		}
+		return x.takeOut(now, &f)
 	})
 }
 
@@ -241,12 +186,14 @@ func (t *Tree) SetAttr(now int64, id NodeID, c AttrChange) (out Node, err error)
 		a.Ctime = c.Ctime
 	}
 	err = t.update(func(x *txn) error {
-		n, err := x.node(id)
+		n, err := x.target(now, id)
 		if err != nil {
 			return err
 		}
-		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Attr{Attr: a}})
-		out = n.public()
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Attr{Attr: a}}); err != nil {
+			return err
+		}
+		out, err = x.public(n)
 		return err
 	})
 	return out, err
@@ -268,7 +215,7 @@ func (t *Tree) SetXattr(now int64, id NodeID, name string, value []byte) error {
 		return err
 	}
 	return t.update(func(x *txn) error {
-		if _, err := x.node(id); err != nil {
+		if _, err := x.target(now, id); err != nil {
 			return err
 		}
 		_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Xattr{Xattr: &pb.Xattr{Node: id[:], Name: []byte(name), Value: value}}})
@@ -279,13 +226,14 @@ func (t *Tree) SetXattr(now int64, id NodeID, name string, value []byte) error {
 // RemoveXattr removes an extended attribute, or returns ErrNoXattr.
 func (t *Tree) RemoveXattr(now int64, id NodeID, name string) error {
 	return t.update(func(x *txn) error {
-		if _, err := x.node(id); err != nil {
+		n, err := x.target(now, id)
+		if err != nil {
 			return err
 		}
-		if _, err := getXattr(x.tx, id, name); err != nil {
+		if _, err := getXattr(x.tx, n.members(), name); err != nil {
 			return err
 		}
-		_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Xattr{Xattr: &pb.Xattr{Node: id[:], Name: []byte(name), Removed: true}}})
+		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Xattr{Xattr: &pb.Xattr{Node: id[:], Name: []byte(name), Removed: true}}})
 		return err
 	})
 }
@@ -294,35 +242,64 @@ func (t *Tree) RemoveXattr(now int64, id NodeID, name string) error {
 // replaces (their zero values are left out); heads not among them stay. mtime is Unix ns. also,
 // if not nil, runs in the same update of the state; the keys it writes must not be the tree's.
 func (t *Tree) SetContent(now int64, id NodeID, v chunk.Version, mtime int64, replaces []OpID, also func(kv.Tx) error) (out Content, err error) {
+	return t.setContent(now, id, v, mtime, replaces, false, also)
+}
+
+// Revive is SetContent for a file whose names were removed by somebody who did
+// not know that it was being written: it brings them back.
+func (t *Tree) Revive(now int64, id NodeID, v chunk.Version, mtime int64, replaces []OpID, also func(kv.Tx) error) (out Content, err error) {
+	return t.setContent(now, id, v, mtime, replaces, true, also)
+}
+
+func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, replaces []OpID, revive bool, also func(kv.Tx) error) (out Content, err error) {
 	if err := checkVersion(&v); err != nil {
 		return out, err
 	}
-	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Inline: v.Inline, Mtime: mtime}
+	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Inline: v.Inline, Mtime: mtime, Revive: revive}
 	if !v.Root.IsZero() {
 		c.Root = v.Root[:]
 	}
-	for _, o := range replaces {
-		if !o.IsZero() {
-			c.Replaces = append(c.Replaces, o.Append(nil))
-		}
-	}
 	err = t.update(func(x *txn) error {
-		n, err := x.node(id)
+		n, err := x.target(now, id)
 		if err != nil {
 			return err
 		}
 		if n.kind != KindFile {
 			return fmt.Errorf("set the content of a %v: %w", n.kind, ErrInvalidArgument)
 		}
+		c.Replaces = n.replaced(replaces)
+		if err := x.dropCopies(now, n); err != nil {
+			return err
+		}
 		opID, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Content{Content: c}})
 		if err != nil {
 			return err
 		}
-		out = Content{opID, v}
+		out = Content{opID, v, mtime, now}
 		if also != nil {
 			return also(x.tx)
 		}
 		return nil
 	})
 	return out, err
+}
+
+// replaced returns what a write replaces that knew some contents: those, and
+// the heads that equal one of them, as they did not show besides it.
+func (n *node) replaced(known []OpID) (out [][]byte) {
+	for _, o := range known {
+		if !o.IsZero() {
+			out = append(out, o.Append(nil))
+		}
+	}
+	for i := range n.heads {
+		h := &n.heads[i]
+		equal := slices.ContainsFunc(n.heads, func(k Content) bool {
+			return k.ID != h.ID && slices.Contains(known, k.ID) && sameVersion(&k.Version, &h.Version)
+		})
+		if equal && !slices.Contains(known, h.ID) {
+			out = append(out, h.ID.Append(nil))
+		}
+	}
+	return out
 }

@@ -61,16 +61,16 @@ func (t *Tree) Merge(author AuthorID, seq uint64, payload []byte) (Changes, erro
 
 func (t *Tree) merge(author AuthorID, seq uint64, b *batch) (Changes, error) {
 	var names map[Name]struct{}
-	var nodes map[NodeID]struct{}
+	var nodes, dirs map[NodeID]struct{}
 	err := t.update(func(x *txn) error {
-		x.changed, x.names = map[NodeID]struct{}{}, map[Name]struct{}{}
-		nodes, names = x.changed, x.names
+		x.changed, x.names, x.dirs = map[NodeID]struct{}{}, map[Name]struct{}{}, map[NodeID]struct{}{}
+		nodes, names, dirs = x.changed, x.names, x.dirs
 		return x.merge(author, seq, b)
 	})
 	if err != nil {
 		return Changes{}, fmt.Errorf("merge batch %d of %v: %w", seq, author, err)
 	}
-	return Changes{slices.Collect(maps.Keys(nodes)), slices.Collect(maps.Keys(names))}, nil
+	return Changes{slices.Collect(maps.Keys(nodes)), slices.Collect(maps.Keys(names)), slices.Collect(maps.Keys(dirs))}, nil
 }
 
 func (x *txn) merge(author AuthorID, seq uint64, b *batch) error {

@@ -211,8 +211,15 @@ func (x *txn) relocate(places map[NodeID]placement) error {
 			return err
 		}
 	}
+	// All leave before one arrives: what is there in between is a part of the
+	// old tree and of the new one, so it has no cycle.
 	for _, d := range dirs {
 		if err := x.detach(d); err != nil {
+			return err
+		}
+	}
+	for _, d := range dirs {
+		if err := x.rebury(d, places[d.id]); err != nil {
 			return err
 		}
 		d.place = places[d.id]
@@ -232,4 +239,15 @@ func (x *txn) pin(d *node, by int) error {
 	was := d.attached()
 	d.children = uint64(int64(d.children) + int64(by))
 	return x.reattach(d, was)
+}
+
+// rebury lets the history of names follow a removed directory that is about to get another place.
+func (x *txn) rebury(d *node, to placement) error {
+	if !d.removed {
+		return nil
+	}
+	if err := x.delete(deadKey(d.place.parent, d.place.name, d.place.id)); err != nil {
+		return err
+	}
+	return x.bury(to.parent, to.name, to.id, d)
 }

@@ -49,11 +49,17 @@ type node struct {
 	heads  []Content // of a file, ascending by op
 	links  uint64    // of all but directories: slots that hold it
 	tombs  uint64    // of all but directories: removed entries that an unknown edit would bring back
+	// entries counts the live entries of all but directories; home is where the only one is.
+	entries uint64
+	home    place
 
-	place    placement // of a directory
-	removed  bool      // of a directory: a removal knew all that keeps it alive
-	children uint64    // of a directory: nodes in its slots
-	subdirs  uint64    // of a directory: directories among them
+	place    placement       // of a directory
+	removed  bool            // of a directory: a removal knew all that keeps it alive
+	removal  register[int64] // of a removed directory: the greatest removal and its time
+	children uint64          // of a directory: nodes in its slots
+	subdirs  uint64          // of a directory: directories among them, but for those shown as a part of another
+	// class has all directories that this one is shown as one with, oldest first; nil if it stands alone.
+	class []NodeID
 
 	dirty bool
 }
@@ -104,7 +110,7 @@ func (s *stamps) index(o OpID) byte {
 	return byte(len(s.ops) - 1)
 }
 
-const nodeRecordVersion = 1
+const nodeRecordVersion = 2
 
 // append appends the record of n.
 func (n *node) append(b []byte) []byte {
@@ -129,6 +135,10 @@ func (n *node) append(b []byte) []byte {
 	}
 	b = binary.AppendUvarint(b, n.links)
 	b = binary.AppendUvarint(b, n.tombs)
+	b = binary.AppendUvarint(b, n.entries)
+	if n.entries == 1 {
+		b = n.home.append(b)
+	}
 	b = appendBytes(b, n.target)
 	b = binary.AppendUvarint(b, uint64(len(n.heads)))
 	for i := range n.heads {
@@ -147,8 +157,16 @@ func (n *node) appendDir(b []byte) []byte {
 		removed = 1
 	}
 	b = append(b, removed)
+	if n.removed {
+		b = appendI64(n.removal.op.Append(b), n.removal.val)
+	}
 	b = binary.AppendUvarint(b, n.children)
-	return binary.AppendUvarint(b, n.subdirs)
+	b = binary.AppendUvarint(b, n.subdirs)
+	b = binary.AppendUvarint(b, uint64(len(n.class)))
+	for i := range n.class {
+		b = append(b, n.class[i][:]...)
+	}
+	return b
 }
 
 // decodeNode reads the record of id. The node keeps nothing of b.
@@ -178,11 +196,22 @@ func decodeNode(id NodeID, b []byte, n *node) error {
 	n.rev = d.uvarint()
 	if n.kind == KindDir {
 		n.place = placement{parent: d.id(), name: string(d.bytes()), id: d.entry(), time: d.i64()}
-		n.removed = d.u8() != 0
+		if n.removed = d.u8() != 0; n.removed {
+			n.removal.op, n.removal.val = d.op(), d.i64()
+		}
 		n.children, n.subdirs = d.uvarint(), d.uvarint()
+		if k := d.count(16); k > 0 {
+			n.class = make([]NodeID, k)
+			for i := range n.class {
+				n.class[i] = d.id()
+			}
+		}
 		return d.err("node")
 	}
-	n.links, n.tombs, n.target = d.uvarint(), d.uvarint(), string(d.bytes())
+	if n.links, n.tombs, n.entries = d.uvarint(), d.uvarint(), d.uvarint(); n.entries == 1 {
+		n.home = d.place()
+	}
+	n.target = string(d.bytes())
 	if k := d.count(opIDSize); k > 0 {
 		n.heads = make([]Content, k)
 		for i := range n.heads {

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"errors"
+	"slices"
 
 	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
@@ -11,6 +12,7 @@ type renaming struct {
 	from, to *node
 	src, dst found
 	taken    bool // dst is there
+	dropped  Node // the content that was dropped, if dst is one
 }
 
 // Rename moves a name. Without flags it replaces what the new name was: a
@@ -21,6 +23,14 @@ func (t *Tree) Rename(now int64, oldParent NodeID, oldName string, newParent Nod
 		return moved, nil, ErrInvalidArgument
 	}
 	err = t.update(func(x *txn) error {
+		if err := x.settle(now, oldParent, oldName); err != nil {
+			return err
+		}
+		if flags == Exchange {
+			if err := x.settle(now, newParent, newName); err != nil {
+				return err
+			}
+		}
 		r, err := x.prepareRename(oldParent, oldName, newParent, newName)
 		if err != nil {
 			return err
@@ -28,20 +38,50 @@ func (t *Tree) Rename(now int64, oldParent NodeID, oldName string, newParent Nod
 		if err := x.checkRename(&r, flags); err != nil {
 			return err
 		}
-		if !r.taken || r.dst.n != r.src.n {
+		if !r.same() {
 			err = x.rename(now, &r, oldName, newName, flags)
 		}
 		if err != nil {
 			return err
 		}
-		moved = r.src.n.public()
-		if r.taken && r.dst.n != r.src.n {
-			n := r.dst.n.public()
-			replaced = &n
+		if moved, err = x.public(r.src.n); err != nil {
+			return err
 		}
-		return nil
+		replaced, err = x.replacedBy(&r)
+		return err
 	})
 	return moved, replaced, err
+}
+
+// settle makes a name that shows a content lead to a file.
+func (x *txn) settle(now int64, dir NodeID, name string) error {
+	d, err := x.dir(dir)
+	if err != nil {
+		return err
+	}
+	f, err := x.find(d, name)
+	if err == nil && f.head != nil {
+		_, err = x.fork(now, f.head)
+	}
+	if errors.Is(err, ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// same reports whether both names lead to one node.
+func (r *renaming) same() bool { return r.taken && r.dst.head == nil && r.src.n == r.dst.n }
+
+// replacedBy returns the node that a rename replaced or exchanged, if there was one.
+func (x *txn) replacedBy(r *renaming) (*Node, error) {
+	if !r.taken || r.same() {
+		return nil, nil
+	}
+	if r.dst.head != nil {
+		return &r.dropped, nil
+	}
+	n, err := x.public(r.dst.n)
+	return &n, err
 }
 
 func (x *txn) prepareRename(oldParent NodeID, oldName string, newParent NodeID, newName string) (r renaming, err error) {
@@ -69,7 +109,7 @@ func (x *txn) checkRename(r *renaming, flags RenameFlags) error {
 		return ErrExist
 	case flags == Exchange && !r.taken:
 		return ErrNotExist
-	case r.taken && r.src.n == r.dst.n:
+	case r.same():
 		return nil
 	}
 	if err := x.checkBelow(r.to, r.src.n); err != nil {
@@ -86,49 +126,122 @@ func (x *txn) checkRename(r *renaming, flags RenameFlags) error {
 		return ErrNotDir
 	case !srcDir && dstDir:
 		return ErrIsDir
-	case dstDir && r.dst.n.children > 0:
-		return ErrNotEmpty
+	case dstDir:
+		if children, err := x.childrenOf(r.dst.n); err != nil || children > 0 {
+			return errors.Join(err, ErrNotEmpty)
+		}
 	}
 	return nil
 }
 
-// checkBelow refuses to move n into dir if dir lies below it.
+// checkBelow refuses to move n into dir if dir lies below it, or below a directory shown as one with it.
 func (x *txn) checkBelow(dir, n *node) error {
 	if n.kind != KindDir {
 		return nil
 	}
-	m := moving{x: x}
-	below, err := m.below(dir.id, n.id)
-	if err == nil && below {
-		err = ErrInvalidMove
+	for d := dir; ; {
+		if slices.Contains(n.members(), d.id) {
+			return ErrInvalidMove
+		}
+		if d.id == Root {
+			return nil
+		}
+		var err error
+		if d, err = x.node(d.place.parent); err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 // rename makes the ops.
 func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags RenameFlags) error {
-	if err := x.keep(now, r.from); err != nil {
+	if err := x.leaving(now, &r.src); err != nil {
 		return err
 	}
-	there := makeStep(r.from, &r.src, r.to, newName)
+	if err := x.dropReplaced(now, r, flags); err != nil {
+		return err
+	}
+	from, err := x.host(r.from)
+	if err != nil {
+		return err
+	}
+	to, err := x.host(r.to)
+	if err != nil {
+		return err
+	}
+	there, rest := r.src.steps(to, newName)
 	op := &pb.Op{Time: now}
 	if flags == Exchange {
-		if err := x.keep(now, r.to); err != nil {
-			return err
-		}
-		op.Body = &pb.Op_Exchange{Exchange: &pb.Exchange{A: there, B: makeStep(r.to, &r.dst, r.from, oldName)}}
+		back, more := r.dst.steps(from, oldName)
+		a, more1 := there[0], there[1:]
+		b, more2 := back[0], back[1:]
+		rest = append(rest, more...)
+		op.Body = &pb.Op_Exchange{Exchange: &pb.Exchange{A: a, B: b, More: append(more1, more2...)}}
 	} else {
-		body := &pb.Rename{Step: there}
-		if r.taken {
-			body.Replaced = r.dst.removal()
+		body := &pb.Rename{Step: there[0], More: there[1:]}
+		if r.taken && r.dst.head == nil {
+			p := r.dst.parts[0]
+			body.Replaced = p.removal(r.dst.demotedIn(p.dir))
 		}
 		op.Body = &pb.Op_Rename{Rename: body}
 	}
-	_, err := x.emit(op)
-	return err
+	if len(there) > maxSteps/2 {
+		return ErrTooLarge
+	}
+	if _, err := x.emit(op); err != nil {
+		return err
+	}
+	return x.finishRename(now, r, rest, flags)
 }
 
-func makeStep(from *node, f *found, to *node, name string) *pb.Step {
-	return &pb.Step{Node: f.n.id[:], From: from.id[:], FromName: []byte(f.slot), Entries: f.entries, Demoted: f.demoted,
-		To: to.id[:], ToName: []byte(name)}
+// dropReplaced removes what goes with, or as a part of, what a rename replaces, but for what its op itself removes.
+func (x *txn) dropReplaced(now int64, r *renaming, flags RenameFlags) (err error) {
+	if !r.taken {
+		return nil
+	}
+	if r.dst.head != nil {
+		r.dropped, err = x.drop(now, r.dst.head)
+		return err
+	}
+	if err := x.leaving(now, &r.dst); err != nil || flags == Exchange {
+		return err
+	}
+	for _, p := range append(slices.Clone(r.dst.parts[1:]), r.dst.copies...) {
+		body := &pb.Remove{Parent: p.dir[:], Removal: p.removal(r.dst.demotedIn(p.dir))}
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Remove{Remove: body}}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finishRename does what the op of a rename could not.
+func (x *txn) finishRename(now int64, r *renaming, rest []*pb.Step, flags RenameFlags) error {
+	for _, s := range rest {
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Rename{Rename: &pb.Rename{Step: s}}}); err != nil {
+			return err
+		}
+	}
+	if err := x.removeParts(now, &r.src, r.src.copies); err != nil {
+		return err
+	}
+	if flags == Exchange {
+		return x.removeParts(now, &r.dst, r.dst.copies)
+	}
+	return x.demoteRest(now, &r.dst)
+}
+
+// steps returns the steps that bring what was found to another name: those that
+// must be one op, for directories shown as one stay so by that, and the rest.
+func (f *found) steps(to *node, name string) (one, rest []*pb.Step) {
+	for _, p := range f.parts {
+		s := &pb.Step{Node: p.n.id[:], From: p.dir[:], FromName: []byte(p.slot), Entries: p.entries, Demoted: f.demotedIn(p.dir),
+			To: to.id[:], ToName: []byte(name)}
+		if f.kind == KindDir || len(one) == 0 {
+			one = append(one, s)
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	return one, rest
 }

@@ -29,10 +29,10 @@ type world struct {
 	clock   int64
 	newDB   func() kv.DB
 
-	// writes says what each content op replaced, removals what contents of the
-	// removed file its author knew.
-	writes   map[OpID]OpID
-	removals map[OpID][]OpID
+	// writes has what each content op wrote, ended which of them an op replaced
+	// or removed that knew them.
+	writes map[OpID]string
+	ended  map[OpID][]OpID
 }
 
 // device is one device: its state, what it holds of logs, and a state it may fall back to.
@@ -46,8 +46,11 @@ type device struct {
 	author AuthorID
 }
 
+// GoString keeps what rapid prints readable.
+func (d *device) GoString() string { return fmt.Sprintf("dev%d", d.index) }
+
 func newWorld(t *rapid.T, devices int, newDB func() kv.DB) *world {
-	w := &world{t: t, batches: map[logKey][]byte{}, newDB: newDB, writes: map[OpID]OpID{}, removals: map[OpID][]OpID{}}
+	w := &world{t: t, batches: map[logKey][]byte{}, newDB: newDB, writes: map[OpID]string{}, ended: map[OpID][]OpID{}}
 	for i := range devices {
 		d := &device{w: w, index: i, db: newDB(), holds: map[logKey]bool{}}
 		w.devices = append(w.devices, d)
@@ -232,64 +235,75 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 	return err
 }
 
+// write gives a file a content; most are like no other.
 func (d *device) write(now int64, p treePlace) error {
 	n, err := d.tree.Node(p.Node)
 	if err != nil || n.Kind != KindFile {
 		return err
 	}
-	v := chunk.Version{Size: 1, Inline: []byte{byte(now)}}
+	bytes := fmt.Sprint(now)
+	if now%4 == 0 {
+		bytes = fmt.Sprint("same", now%3)
+	}
+	ended := d.like(n)
+	v := chunk.Version{Size: int64(len(bytes)), Inline: []byte(bytes)}
 	c, err := d.tree.SetContent(now, p.Node, v, now, []OpID{n.Content.ID}, nil)
-	d.w.writes[c.ID] = n.Content.ID
+	if err == nil {
+		d.w.writes[c.ID] = bytes
+		d.w.ended[c.ID] = ended
+	}
 	return err
+}
+
+// like returns the writes a device knows whose content is the one that a file shows.
+func (d *device) like(n Node) (ops []OpID) {
+	for o, bytes := range d.w.writes {
+		if o == n.Content.ID || bytes == string(n.Content.Inline) && d.applied(o) {
+			ops = append(ops, o)
+		}
+	}
+	return ops
+}
+
+func (d *device) applied(o OpID) bool {
+	return o.Lamport <= d.tree.authors[o.Author].applied || o.Author == d.author
 }
 
 // removed notes what was known of a file when the last op took a name from it.
 func (d *device) removed(n Node) {
 	op := OpID{d.tree.MaxLamport(), d.author}
-	for _, h := range append([]Content{n.Content}, n.Heads...) {
-		d.w.removals[op] = append(d.w.removals[op], h.ID)
-	}
+	d.w.ended[op] = append(d.w.ended[op], d.like(n)...)
 }
 
-// checkKept fails if a content is gone, or out of sight, that nobody replaced or removed knowingly.
-func (w *world) checkKept(tree *Tree) {
-	applied := func(o OpID) bool { return o.Lamport <= tree.authors[o.Author].applied }
-	replaced := map[OpID]bool{}
-	for o, base := range w.writes {
-		if applied(o) {
-			replaced[base] = true
-		}
-	}
-	heads := map[OpID]bool{}
-	_ = tree.scan(key(keyNode), func(k, v []byte) error {
-		var n node
-		if err := decodeNode(NodeID(k), v, &n); err != nil {
-			w.t.Fatal(err)
-		}
-		for _, h := range n.heads {
-			heads[h.ID] = true
-			if n.links == 0 && !w.knownRemoved(tree, n.id, h.ID) {
-				w.t.Fatalf("content %v of node %v is out of sight, though no removal knew it", h.ID, n.id)
+// checkKept fails if a content is nowhere to be seen that nobody replaced or removed knowingly.
+func (w *world) checkKept(all *device) {
+	ended := map[OpID]bool{}
+	for o, list := range w.ended {
+		if all.applied(o) {
+			for _, e := range list {
+				ended[e] = true
 			}
 		}
-		return nil
-	}, 16)
-	for o := range w.writes {
-		if applied(o) && !replaced[o] && !heads[o] {
-			w.t.Fatalf("content %v is gone", o)
+	}
+	_, places, err := walk(all.tree)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, p := range places {
+		if p.Kind == KindFile {
+			n, err := all.tree.Node(p.Node)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			seen[string(n.Content.Inline)] = true
 		}
 	}
-}
-
-func (w *world) knownRemoved(tree *Tree, id NodeID, content OpID) (known bool) {
-	_ = tree.scan(key(keyTomb, id[:]), func(_, v []byte) error {
-		tb, err := decodeTomb(v)
-		for _, k := range tb.kills {
-			known = known || slices.Contains(w.removals[k], content)
+	for o, bytes := range w.writes {
+		if all.applied(o) && !ended[o] && !seen[bytes] {
+			w.t.Fatalf("content %q of %v is nowhere to be seen:\n%s", bytes, o, dump(all.tree))
 		}
-		return err
-	}, entryIDSize)
-	return known
+	}
 }
 
 // step is one random event of the world.
@@ -338,7 +352,7 @@ func (w *world) settle() {
 		}
 	}
 	all.receive(all)
-	w.checkKept(all.tree)
+	w.checkKept(all)
 	want, err := all.tree.Hash()
 	if err != nil {
 		w.t.Fatal(err)

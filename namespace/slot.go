@@ -12,6 +12,7 @@ type slotEntry struct {
 	kind    Kind
 	time    int64 // of the op that made it, for its conflict name
 	demoted bool  // it keeps its conflict name for good
+	merged  bool  // of a directory: it is shown as one with others
 }
 
 // alias shows, under a conflict name, an entry that belongs to another slot of the directory.
@@ -40,42 +41,17 @@ func (s *slot) winner() *slotEntry {
 	return nil
 }
 
-// losers returns the entries shown under conflict names: one for each node other than the winner.
-func (s *slot) losers() []slotEntry {
-	if len(s.own) == 0 || len(s.own) == 1 && !s.own[0].demoted {
-		return nil
-	}
-	var out []slotEntry
-	w := s.winner()
-	for i := len(s.own) - 1; i >= 0; i-- {
-		e := s.own[i]
-		if w != nil && e.node == w.node || slices.ContainsFunc(out, func(o slotEntry) bool { return o.node == e.node }) {
-			continue
-		}
-		out = append(out, e)
-	}
-	return out
-}
-
 func (s *slot) holds(n NodeID) bool {
 	return slices.ContainsFunc(s.own, func(e slotEntry) bool { return e.node == n })
 }
 
-// entriesOf returns the IDs of all own entries of a node.
-func (s *slot) entriesOf(n NodeID) (ids []EntryID) {
-	for _, e := range s.own {
-		if e.node == n {
-			ids = append(ids, e.id)
-		}
-	}
-	return ids
-}
-
-func (s *slot) add(e slotEntry) {
+// add reports whether the entry was not there.
+func (s *slot) add(e slotEntry) bool {
 	i, found := slices.BinarySearchFunc(s.own, e.id, func(o slotEntry, id EntryID) int { return o.id.Compare(id) })
 	if !found {
 		s.own = slices.Insert(s.own, i, e)
 	}
+	return !found
 }
 
 func (s *slot) remove(id EntryID) (slotEntry, bool) {
@@ -90,29 +66,18 @@ func (s *slot) remove(id EntryID) (slotEntry, bool) {
 
 // shown is what a name in a directory leads to.
 type shown struct {
-	slot string // that holds the entry; not the name itself for a conflict name
-	id   EntryID
-	node NodeID
-	kind Kind
-}
-
-// resolve returns what the name of the slot shows, if anything: its winner, or
-// else a conflict name that is spelled the same.
-func (s *slot) resolve(name string) (shown, bool) {
-	if w := s.winner(); w != nil {
-		return shown{name, w.id, w.node, w.kind}, true
-	}
-	if k := len(s.aliases); k > 0 {
-		a := s.aliases[k-1]
-		return shown(a), true
-	}
-	return shown{}, false
+	slot   string // that holds the entry; not the name itself for a conflict name
+	id     EntryID
+	node   NodeID
+	kind   Kind
+	merged bool // a directory that is shown as one with others
 }
 
 const (
 	slotEntrySize = entryIDSize + 16 + 1 + 8
 	aliasSize     = 1 + entryIDSize + 16 + 1
 	demotedBit    = 0x80
+	mergedBit     = 0x40
 )
 
 func (s *slot) append(b []byte) []byte {
@@ -123,6 +88,9 @@ func (s *slot) append(b []byte) []byte {
 		k := byte(e.kind)
 		if e.demoted {
 			k |= demotedBit
+		}
+		if e.merged {
+			k |= mergedBit
 		}
 		b = appendI64(append(b, k), e.time)
 	}
@@ -143,7 +111,7 @@ func decodeSlot(b []byte, s *slot) error {
 			e := &s.own[i]
 			e.id, e.node = d.entry(), d.id()
 			k := d.u8()
-			e.kind, e.demoted, e.time = Kind(k&^demotedBit), k&demotedBit != 0, d.i64()
+			e.kind, e.demoted, e.merged, e.time = Kind(k&^(demotedBit|mergedBit)), k&demotedBit != 0, k&mergedBit != 0, d.i64()
 		}
 	}
 	if k := d.count(aliasSize); k > 0 {

@@ -24,11 +24,13 @@ type Tree struct {
 
 // meta is what the state knows of itself.
 type meta struct {
-	clock uint64 // the greatest counter applied
-	files uint64 // visible nodes but directories
-	dirs  uint64 // visible directories, Root included
-	bytes uint64 // size of all visible contents
-	last  AuthorID
+	clock     uint64 // the greatest counter applied
+	files     uint64 // visible nodes but directories
+	dirs      uint64 // visible directories, Root included
+	bytes     uint64 // size of all visible contents
+	merged    uint64 // directories that are shown as one with others
+	conflicts uint64 // things shown under conflict names
+	last      AuthorID
 }
 
 // authorInfo is what is known of an incarnation.
@@ -127,12 +129,12 @@ func (t *Tree) loadMeta() error {
 		return fmt.Errorf("read the tree's counters: %w", err)
 	}
 	d := decoder{b: v}
-	t.meta = meta{clock: d.uvarint(), files: d.uvarint(), dirs: d.uvarint(), bytes: d.uvarint(), last: d.id()}
+	t.meta = meta{clock: d.uvarint(), files: d.uvarint(), dirs: d.uvarint(), bytes: d.uvarint(), merged: d.uvarint(), conflicts: d.uvarint(), last: d.id()}
 	return d.err("meta")
 }
 
 func (m *meta) append(b []byte) []byte {
-	for _, v := range []uint64{m.clock, m.files, m.dirs, m.bytes} {
+	for _, v := range []uint64{m.clock, m.files, m.dirs, m.bytes, m.merged, m.conflicts} {
 		b = binary.AppendUvarint(b, v)
 	}
 	return append(b, m.last[:]...)

@@ -26,6 +26,7 @@ type txn struct {
 	causes  *causes
 	changed map[NodeID]struct{}
 	names   map[Name]struct{}
+	dirs    map[NodeID]struct{}
 	buf     []byte
 }
 
@@ -66,7 +67,7 @@ func (x *txn) reset(t *Tree) {
 		clear(x.authors)
 	}
 	x.t, x.meta, x.emitted = t, t.meta, 0
-	x.causes, x.changed, x.names = nil, nil, nil
+	x.causes, x.changed, x.names, x.dirs = nil, nil, nil, nil
 }
 
 // node returns the record of a node, or ErrNotExist. It stays valid until spill.
@@ -118,9 +119,24 @@ func (x *txn) touch(n *node) {
 	}
 }
 
+// touchName marks what a name leads to as changed, by whatever member of the
+// directory's class somebody may know it.
 func (x *txn) touchName(dir NodeID, name string) {
-	if x.names != nil {
-		x.names[Name{dir, name}] = struct{}{}
+	if x.names == nil {
+		return
+	}
+	x.names[Name{dir, name}] = struct{}{}
+	if d := x.nodes[dir]; d != nil {
+		for _, id := range d.class {
+			x.names[Name{id, name}] = struct{}{}
+		}
+	}
+}
+
+// touchDir marks all names of a directory as changed.
+func (x *txn) touchDir(dir NodeID) {
+	if x.dirs != nil {
+		x.dirs[dir] = struct{}{}
 	}
 }
 

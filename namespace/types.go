@@ -12,6 +12,7 @@ const (
 	MaxLinks      = 65000     // names of one file, for local operations
 	MaxDevice     = 64        // bytes of a device's name in conflict names
 	MaxBatchOps   = 65536     // ops in one batch
+	maxSteps      = 200       // directories that one op moves
 	MaxOp         = 256 << 10 // bytes of one op
 	MaxPayload    = 16 << 20  // bytes of one batch
 )
@@ -46,6 +47,8 @@ type Node struct {
 type Content struct {
 	ID OpID
 	chunk.Version
+	Mtime int64 // of the file, Unix ns
+	Time  int64 // when it was published, by its author's clock, Unix ns
 }
 
 // Entry is a name in a directory.
@@ -60,6 +63,7 @@ type Entry struct {
 type Changes struct {
 	Nodes   []NodeID // attributes or content
 	Entries []Name   // names that appeared, vanished or mean something else
+	Dirs    []NodeID // directories in which any name may have
 }
 
 // Name is a place in a directory.

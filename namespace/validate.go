@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/foreverfs/forever/chunk"
@@ -69,9 +70,9 @@ func validateOp(op *pb.Op) error {
 	case *pb.Op_Remove:
 		ok = sized(16, b.Remove.Parent) && b.Remove.Removal != nil && validRemoval(b.Remove.Removal)
 	case *pb.Op_Rename:
-		ok = validStep(b.Rename.Step) && (b.Rename.Replaced == nil || validRemoval(b.Rename.Replaced))
+		ok = validStep(b.Rename.Step) && (b.Rename.Replaced == nil || validRemoval(b.Rename.Replaced)) && !slices.ContainsFunc(b.Rename.More, invalidStep)
 	case *pb.Op_Exchange:
-		ok = validStep(b.Exchange.A) && validStep(b.Exchange.B)
+		ok = validStep(b.Exchange.A) && validStep(b.Exchange.B) && !slices.ContainsFunc(b.Exchange.More, invalidStep)
 	case *pb.Op_Attr:
 		ok = sized(16, b.Attr.Node) && b.Attr.Mask != 0 && AttrMask(b.Attr.Mask)&^attrAll == 0 && b.Attr.Mode&^uint32(modeBits) == 0
 	case *pb.Op_Xattr:
@@ -79,6 +80,12 @@ func validateOp(op *pb.Op) error {
 		err = checkXattrName(string(b.Xattr.Name))
 	case *pb.Op_Content:
 		ok = validContent(b.Content)
+	case *pb.Op_Fork:
+		ok, err = validFork(b.Fork)
+	case *pb.Op_Drop:
+		ok = sized(16, b.Drop.Node) && sized(opIDSize, b.Drop.Contents...)
+	case *pb.Op_Demote:
+		ok, err = sized(16, b.Demote.Parent) && sized(entryIDSize, b.Demote.Entries...), checkName(string(b.Demote.Name))
 	case *pb.Op_Keep:
 		ok = sized(16, b.Keep.Node)
 	}
@@ -101,7 +108,11 @@ func validCreate(c *pb.Create) (bool, error) {
 	if err := checkSpec(Kind(c.Kind), c.Mode, c.Rdev, string(c.Target)); err != nil {
 		return false, err
 	}
-	for _, a := range c.Xattrs {
+	return validXattrs(c.Xattrs)
+}
+
+func validXattrs(list []*pb.XattrValue) (bool, error) {
+	for _, a := range list {
 		if err := checkXattrName(string(a.Name)); err != nil || len(a.Value) > MaxXattrValue {
 			return false, err
 		}
@@ -116,6 +127,18 @@ func validRemoval(r *pb.Removal) bool {
 func validStep(s *pb.Step) bool {
 	return s != nil && sized(16, s.Node, s.From, s.To) && checkName(string(s.FromName)) == nil && checkName(string(s.ToName)) == nil &&
 		sized(entryIDSize, s.Entries...) && sized(entryIDSize, s.Demoted...)
+}
+
+func invalidStep(s *pb.Step) bool { return !validStep(s) }
+
+func validFork(f *pb.Fork) (bool, error) {
+	if !sized(16, f.Parent) || !sized(opIDSize, f.Of) || f.Mode&^uint32(modeBits) != 0 || f.Content == nil || !validContent(f.Content) {
+		return false, nil
+	}
+	if err := checkName(string(f.Name)); err != nil {
+		return false, err
+	}
+	return validXattrs(f.Xattrs)
 }
 
 func validContent(c *pb.Content) bool {

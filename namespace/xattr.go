@@ -50,23 +50,31 @@ func (x *txn) putXattr(id NodeID, name string, a xattr) error {
 	return x.put(k, a.append(nil))
 }
 
-// getXattr returns the value of an attribute, or ErrNoXattr.
-func getXattr(r kv.Reader, id NodeID, name string) ([]byte, error) {
-	v, err := r.Get(xattrKey(id, name))
-	if errors.Is(err, kv.ErrNotFound) {
+// getXattr returns the value of an attribute, or ErrNoXattr. Of directories
+// that are shown as one the greatest op decides.
+func getXattr(r kv.Reader, ids []NodeID, name string) ([]byte, error) {
+	var best xattr
+	for _, id := range ids {
+		v, err := r.Get(xattrKey(id, name))
+		if errors.Is(err, kv.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read an extended attribute: %w", err)
+		}
+		a, err := decodeXattr(v)
+		if err != nil {
+			return nil, err
+		}
+		if a.op.Compare(best.op) > 0 {
+			a.value = append([]byte{}, a.value...)
+			best = a
+		}
+	}
+	if !best.set {
 		return nil, ErrNoXattr
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read an extended attribute: %w", err)
-	}
-	a, err := decodeXattr(v)
-	if err == nil && !a.set {
-		err = ErrNoXattr
-	}
-	if err != nil {
-		return nil, err
-	}
-	return append([]byte{}, a.value...), nil
+	return best.value, nil
 }
 
 // checkXattrName says whether a name may be an attribute's.

@@ -246,6 +246,9 @@ type Op struct {
 	//	*Op_Xattr
 	//	*Op_Content
 	//	*Op_Keep
+	//	*Op_Fork
+	//	*Op_Drop
+	//	*Op_Demote
 	Body          isOp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -376,6 +379,33 @@ func (x *Op) GetKeep() *Keep {
 	return nil
 }
 
+func (x *Op) GetFork() *Fork {
+	if x != nil {
+		if x, ok := x.Body.(*Op_Fork); ok {
+			return x.Fork
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetDrop() *Drop {
+	if x != nil {
+		if x, ok := x.Body.(*Op_Drop); ok {
+			return x.Drop
+		}
+	}
+	return nil
+}
+
+func (x *Op) GetDemote() *Demote {
+	if x != nil {
+		if x, ok := x.Body.(*Op_Demote); ok {
+			return x.Demote
+		}
+	}
+	return nil
+}
+
 type isOp_Body interface {
 	isOp_Body()
 }
@@ -416,6 +446,18 @@ type Op_Keep struct {
 	Keep *Keep `protobuf:"bytes,10,opt,name=keep,proto3,oneof"`
 }
 
+type Op_Fork struct {
+	Fork *Fork `protobuf:"bytes,12,opt,name=fork,proto3,oneof"`
+}
+
+type Op_Drop struct {
+	Drop *Drop `protobuf:"bytes,13,opt,name=drop,proto3,oneof"`
+}
+
+type Op_Demote struct {
+	Demote *Demote `protobuf:"bytes,14,opt,name=demote,proto3,oneof"`
+}
+
 func (*Op_Create) isOp_Body() {}
 
 func (*Op_Link) isOp_Body() {}
@@ -433,6 +475,12 @@ func (*Op_Xattr) isOp_Body() {}
 func (*Op_Content) isOp_Body() {}
 
 func (*Op_Keep) isOp_Body() {}
+
+func (*Op_Fork) isOp_Body() {}
+
+func (*Op_Drop) isOp_Body() {}
+
+func (*Op_Demote) isOp_Body() {}
 
 type Create struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -880,6 +928,7 @@ type Rename struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Step          *Step                  `protobuf:"bytes,1,opt,name=step,proto3" json:"step,omitempty"`
 	Replaced      *Removal               `protobuf:"bytes,2,opt,name=replaced,proto3" json:"replaced,omitempty"` // in the directory it goes to
+	More          []*Step                `protobuf:"bytes,3,rep,name=more,proto3" json:"more,omitempty"`         // the other members of the directory's class
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -928,10 +977,18 @@ func (x *Rename) GetReplaced() *Removal {
 	return nil
 }
 
+func (x *Rename) GetMore() []*Step {
+	if x != nil {
+		return x.More
+	}
+	return nil
+}
+
 type Exchange struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	A             *Step                  `protobuf:"bytes,1,opt,name=a,proto3" json:"a,omitempty"`
 	B             *Step                  `protobuf:"bytes,2,opt,name=b,proto3" json:"b,omitempty"`
+	More          []*Step                `protobuf:"bytes,3,rep,name=more,proto3" json:"more,omitempty"` // the other members of the directories' classes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +1033,13 @@ func (x *Exchange) GetA() *Step {
 func (x *Exchange) GetB() *Step {
 	if x != nil {
 		return x.B
+	}
+	return nil
+}
+
+func (x *Exchange) GetMore() []*Step {
+	if x != nil {
+		return x.More
 	}
 	return nil
 }
@@ -1158,6 +1222,7 @@ type Content struct {
 	Inline        []byte                 `protobuf:"bytes,6,opt,name=inline,proto3" json:"inline,omitempty"`
 	Mtime         int64                  `protobuf:"fixed64,7,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	Replaces      [][]byte               `protobuf:"bytes,8,rep,name=replaces,proto3" json:"replaces,omitempty"` // content ops
+	Revive        bool                   `protobuf:"varint,9,opt,name=revive,proto3" json:"revive,omitempty"`    // bring the file's names back whatever removed them
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1248,6 +1313,13 @@ func (x *Content) GetReplaces() [][]byte {
 	return nil
 }
 
+func (x *Content) GetRevive() bool {
+	if x != nil {
+		return x.Revive
+	}
+	return false
+}
+
 // Keep brings a removed directory back for good.
 type Keep struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1293,6 +1365,229 @@ func (x *Keep) GetNode() []byte {
 	return nil
 }
 
+// Fork makes a file of its own out of a content that lost its file's name to another.
+type Fork struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parent        []byte                 `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Name          []byte                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Mode          uint32                 `protobuf:"varint,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	Uid           uint32                 `protobuf:"varint,4,opt,name=uid,proto3" json:"uid,omitempty"`
+	Gid           uint32                 `protobuf:"varint,5,opt,name=gid,proto3" json:"gid,omitempty"`
+	Of            []byte                 `protobuf:"bytes,6,opt,name=of,proto3" json:"of,omitempty"`           // the content op
+	Time          int64                  `protobuf:"fixed64,7,opt,name=time,proto3" json:"time,omitempty"`     // of that op
+	Content       *Content               `protobuf:"bytes,8,opt,name=content,proto3" json:"content,omitempty"` // what that op wrote: node is the file it was written to
+	Xattrs        []*XattrValue          `protobuf:"bytes,9,rep,name=xattrs,proto3" json:"xattrs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Fork) Reset() {
+	*x = Fork{}
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fork) ProtoMessage() {}
+
+func (x *Fork) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fork.ProtoReflect.Descriptor instead.
+func (*Fork) Descriptor() ([]byte, []int) {
+	return file_namespace_namespacepb_op_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Fork) GetParent() []byte {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Fork) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Fork) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Fork) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *Fork) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *Fork) GetOf() []byte {
+	if x != nil {
+		return x.Of
+	}
+	return nil
+}
+
+func (x *Fork) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *Fork) GetContent() *Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *Fork) GetXattrs() []*XattrValue {
+	if x != nil {
+		return x.Xattrs
+	}
+	return nil
+}
+
+// Drop gives up contents that lost their file's name to another.
+type Drop struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          []byte                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Contents      [][]byte               `protobuf:"bytes,2,rep,name=contents,proto3" json:"contents,omitempty"` // content ops
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drop) Reset() {
+	*x = Drop{}
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drop) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drop) ProtoMessage() {}
+
+func (x *Drop) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drop.ProtoReflect.Descriptor instead.
+func (*Drop) Descriptor() ([]byte, []int) {
+	return file_namespace_namespacepb_op_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Drop) GetNode() []byte {
+	if x != nil {
+		return x.Node
+	}
+	return nil
+}
+
+func (x *Drop) GetContents() [][]byte {
+	if x != nil {
+		return x.Contents
+	}
+	return nil
+}
+
+// Demote lets entries keep their conflict names for good.
+type Demote struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Parent        []byte                 `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
+	Name          []byte                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Entries       [][]byte               `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Demote) Reset() {
+	*x = Demote{}
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Demote) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Demote) ProtoMessage() {}
+
+func (x *Demote) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Demote.ProtoReflect.Descriptor instead.
+func (*Demote) Descriptor() ([]byte, []int) {
+	return file_namespace_namespacepb_op_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Demote) GetParent() []byte {
+	if x != nil {
+		return x.Parent
+	}
+	return nil
+}
+
+func (x *Demote) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *Demote) GetEntries() [][]byte {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
 var File_namespace_namespacepb_op_proto protoreflect.FileDescriptor
 
 const file_namespace_namespacepb_op_proto_rawDesc = "" +
@@ -1312,7 +1607,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\aAdopted\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\fR\x06author\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\fR\x06device\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\x8c\x04\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xa8\x05\n" +
 	"\x02Op\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x10R\x04time\x126\n" +
 	"\x06create\x18\x02 \x01(\v2\x1c.forever.namespace.v1.CreateH\x00R\x06create\x120\n" +
@@ -1324,7 +1619,10 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x05xattr\x18\b \x01(\v2\x1b.forever.namespace.v1.XattrH\x00R\x05xattr\x129\n" +
 	"\acontent\x18\t \x01(\v2\x1d.forever.namespace.v1.ContentH\x00R\acontent\x120\n" +
 	"\x04keep\x18\n" +
-	" \x01(\v2\x1a.forever.namespace.v1.KeepH\x00R\x04keepB\x06\n" +
+	" \x01(\v2\x1a.forever.namespace.v1.KeepH\x00R\x04keep\x120\n" +
+	"\x04fork\x18\f \x01(\v2\x1a.forever.namespace.v1.ForkH\x00R\x04fork\x120\n" +
+	"\x04drop\x18\r \x01(\v2\x1a.forever.namespace.v1.DropH\x00R\x04drop\x126\n" +
+	"\x06demote\x18\x0e \x01(\v2\x1c.forever.namespace.v1.DemoteH\x00R\x06demoteB\x06\n" +
 	"\x04body\"\xe6\x01\n" +
 	"\x06Create\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
@@ -1360,13 +1658,15 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\aentries\x18\x04 \x03(\fR\aentries\x12\x0e\n" +
 	"\x02to\x18\x05 \x01(\fR\x02to\x12\x17\n" +
 	"\ato_name\x18\x06 \x01(\fR\x06toName\x12\x18\n" +
-	"\ademoted\x18\a \x03(\fR\ademoted\"s\n" +
+	"\ademoted\x18\a \x03(\fR\ademoted\"\xa3\x01\n" +
 	"\x06Rename\x12.\n" +
 	"\x04step\x18\x01 \x01(\v2\x1a.forever.namespace.v1.StepR\x04step\x129\n" +
-	"\breplaced\x18\x02 \x01(\v2\x1d.forever.namespace.v1.RemovalR\breplaced\"^\n" +
+	"\breplaced\x18\x02 \x01(\v2\x1d.forever.namespace.v1.RemovalR\breplaced\x12.\n" +
+	"\x04more\x18\x03 \x03(\v2\x1a.forever.namespace.v1.StepR\x04more\"\x8e\x01\n" +
 	"\bExchange\x12(\n" +
 	"\x01a\x18\x01 \x01(\v2\x1a.forever.namespace.v1.StepR\x01a\x12(\n" +
-	"\x01b\x18\x02 \x01(\v2\x1a.forever.namespace.v1.StepR\x01b\"\xa8\x01\n" +
+	"\x01b\x18\x02 \x01(\v2\x1a.forever.namespace.v1.StepR\x01b\x12.\n" +
+	"\x04more\x18\x03 \x03(\v2\x1a.forever.namespace.v1.StepR\x04more\"\xa8\x01\n" +
 	"\x04Attr\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04mask\x18\x02 \x01(\rR\x04mask\x12\x12\n" +
@@ -1380,7 +1680,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
-	"\aremoved\x18\x04 \x01(\bR\aremoved\"\xc4\x01\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\"\xdc\x01\n" +
 	"\aContent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1b\n" +
@@ -1389,9 +1689,27 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x04root\x18\x05 \x01(\fR\x04root\x12\x16\n" +
 	"\x06inline\x18\x06 \x01(\fR\x06inline\x12\x14\n" +
 	"\x05mtime\x18\a \x01(\x10R\x05mtime\x12\x1a\n" +
-	"\breplaces\x18\b \x03(\fR\breplaces\"\x1a\n" +
+	"\breplaces\x18\b \x03(\fR\breplaces\x12\x16\n" +
+	"\x06revive\x18\t \x01(\bR\x06revive\"\x1a\n" +
 	"\x04Keep\x12\x12\n" +
-	"\x04node\x18\x01 \x01(\fR\x04nodeB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
+	"\x04node\x18\x01 \x01(\fR\x04node\"\x81\x02\n" +
+	"\x04Fork\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\fR\x04name\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\rR\x04mode\x12\x10\n" +
+	"\x03uid\x18\x04 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\x05 \x01(\rR\x03gid\x12\x0e\n" +
+	"\x02of\x18\x06 \x01(\fR\x02of\x12\x12\n" +
+	"\x04time\x18\a \x01(\x10R\x04time\x127\n" +
+	"\acontent\x18\b \x01(\v2\x1d.forever.namespace.v1.ContentR\acontent\x128\n" +
+	"\x06xattrs\x18\t \x03(\v2 .forever.namespace.v1.XattrValueR\x06xattrs\"6\n" +
+	"\x04Drop\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1a\n" +
+	"\bcontents\x18\x02 \x03(\fR\bcontents\"N\n" +
+	"\x06Demote\x12\x16\n" +
+	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\fR\x04name\x12\x18\n" +
+	"\aentries\x18\x03 \x03(\fR\aentriesB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
 
 var (
 	file_namespace_namespacepb_op_proto_rawDescOnce sync.Once
@@ -1405,7 +1723,7 @@ func file_namespace_namespacepb_op_proto_rawDescGZIP() []byte {
 	return file_namespace_namespacepb_op_proto_rawDescData
 }
 
-var file_namespace_namespacepb_op_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_namespace_namespacepb_op_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_namespace_namespacepb_op_proto_goTypes = []any{
 	(*Batch)(nil),      // 0: forever.namespace.v1.Batch
 	(*Seen)(nil),       // 1: forever.namespace.v1.Seen
@@ -1423,6 +1741,9 @@ var file_namespace_namespacepb_op_proto_goTypes = []any{
 	(*Xattr)(nil),      // 13: forever.namespace.v1.Xattr
 	(*Content)(nil),    // 14: forever.namespace.v1.Content
 	(*Keep)(nil),       // 15: forever.namespace.v1.Keep
+	(*Fork)(nil),       // 16: forever.namespace.v1.Fork
+	(*Drop)(nil),       // 17: forever.namespace.v1.Drop
+	(*Demote)(nil),     // 18: forever.namespace.v1.Demote
 }
 var file_namespace_namespacepb_op_proto_depIdxs = []int32{
 	1,  // 0: forever.namespace.v1.Batch.vector:type_name -> forever.namespace.v1.Seen
@@ -1438,17 +1759,24 @@ var file_namespace_namespacepb_op_proto_depIdxs = []int32{
 	13, // 10: forever.namespace.v1.Op.xattr:type_name -> forever.namespace.v1.Xattr
 	14, // 11: forever.namespace.v1.Op.content:type_name -> forever.namespace.v1.Content
 	15, // 12: forever.namespace.v1.Op.keep:type_name -> forever.namespace.v1.Keep
-	5,  // 13: forever.namespace.v1.Create.xattrs:type_name -> forever.namespace.v1.XattrValue
-	7,  // 14: forever.namespace.v1.Remove.removal:type_name -> forever.namespace.v1.Removal
-	9,  // 15: forever.namespace.v1.Rename.step:type_name -> forever.namespace.v1.Step
-	7,  // 16: forever.namespace.v1.Rename.replaced:type_name -> forever.namespace.v1.Removal
-	9,  // 17: forever.namespace.v1.Exchange.a:type_name -> forever.namespace.v1.Step
-	9,  // 18: forever.namespace.v1.Exchange.b:type_name -> forever.namespace.v1.Step
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	16, // 13: forever.namespace.v1.Op.fork:type_name -> forever.namespace.v1.Fork
+	17, // 14: forever.namespace.v1.Op.drop:type_name -> forever.namespace.v1.Drop
+	18, // 15: forever.namespace.v1.Op.demote:type_name -> forever.namespace.v1.Demote
+	5,  // 16: forever.namespace.v1.Create.xattrs:type_name -> forever.namespace.v1.XattrValue
+	7,  // 17: forever.namespace.v1.Remove.removal:type_name -> forever.namespace.v1.Removal
+	9,  // 18: forever.namespace.v1.Rename.step:type_name -> forever.namespace.v1.Step
+	7,  // 19: forever.namespace.v1.Rename.replaced:type_name -> forever.namespace.v1.Removal
+	9,  // 20: forever.namespace.v1.Rename.more:type_name -> forever.namespace.v1.Step
+	9,  // 21: forever.namespace.v1.Exchange.a:type_name -> forever.namespace.v1.Step
+	9,  // 22: forever.namespace.v1.Exchange.b:type_name -> forever.namespace.v1.Step
+	9,  // 23: forever.namespace.v1.Exchange.more:type_name -> forever.namespace.v1.Step
+	14, // 24: forever.namespace.v1.Fork.content:type_name -> forever.namespace.v1.Content
+	5,  // 25: forever.namespace.v1.Fork.xattrs:type_name -> forever.namespace.v1.XattrValue
+	26, // [26:26] is the sub-list for method output_type
+	26, // [26:26] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_namespace_namespacepb_op_proto_init() }
@@ -1466,6 +1794,9 @@ func file_namespace_namespacepb_op_proto_init() {
 		(*Op_Xattr)(nil),
 		(*Op_Content)(nil),
 		(*Op_Keep)(nil),
+		(*Op_Fork)(nil),
+		(*Op_Drop)(nil),
+		(*Op_Demote)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1473,7 +1804,7 @@ func file_namespace_namespacepb_op_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_namespace_namespacepb_op_proto_rawDesc), len(file_namespace_namespacepb_op_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,217 @@
+package namespace
+
+import (
+	"slices"
+
+	pb "github.com/foreverfs/forever/namespace/namespacepb"
+)
+
+// found is what a name in a directory led a local operation to.
+type found struct {
+	shown
+	n     *node     // of directories that are shown as one, the oldest; nil if head is set
+	head  *conflict // a content that is shown as a file but is none yet
+	parts []part    // all entries, by node and slot
+	// copies are the files that are not shown because they are like this one; they share its fate.
+	copies  []part
+	demoted []demotion // what must keep its conflict name once this is gone
+}
+
+// part is a node's entries in one slot.
+type part struct {
+	n       *node
+	dir     NodeID
+	slot    string
+	entries [][]byte
+}
+
+// demotion names entries of one slot.
+type demotion struct {
+	dir     NodeID
+	name    string
+	entries [][]byte
+}
+
+// find looks a name up. It returns ErrNotExist if there is nothing.
+func (x *txn) find(d *node, name string) (f found, err error) {
+	if err := checkName(name); err != nil {
+		return f, err
+	}
+	u, err := x.unionOf(d.members(), name)
+	if err != nil {
+		return f, err
+	}
+	var ok bool
+	if f.shown, ok = u.resolve(); !ok {
+		return f, ErrNotExist
+	}
+	if f.id.Index == headIndex {
+		c, err := head(x.tx, f.node)
+		f.head = &c
+		return f, err
+	}
+	wins := f.slot == name
+	if !wins {
+		if u, err = x.unionOf(d.members(), f.slot); err != nil {
+			return f, err
+		}
+	}
+	claims, err := x.claims(&u)
+	if err != nil {
+		return f, err
+	}
+	return f, x.gather(&f, claims, wins)
+}
+
+// gather collects the entries of what was found, and of what goes or stays with it.
+func (x *txn) gather(f *found, claims []claimant, wins bool) (err error) {
+	me := slices.IndexFunc(claims, func(c claimant) bool { return slices.Contains(c.members, f.node) })
+	if me < 0 {
+		return ErrDamaged
+	}
+	f.node = claims[me].members[0]
+	if f.n, err = x.node(f.node); err != nil {
+		return err
+	}
+	for i := range claims {
+		c := &claims[i]
+		switch {
+		case i == me:
+			f.parts, err = x.addParts(f.parts, f.slot, c)
+		case c.cover == me:
+			f.copies, err = x.addParts(f.copies, f.slot, c)
+		case wins:
+			f.demote(c)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *txn) addParts(list []part, slot string, c *claimant) ([]part, error) {
+	for _, e := range c.entries {
+		i := slices.IndexFunc(list, func(p part) bool { return p.n.id == e.node && p.dir == e.dir })
+		if i < 0 {
+			n, err := x.node(e.node)
+			if err != nil {
+				return nil, err
+			}
+			i = len(list)
+			list = append(list, part{n: n, dir: e.dir, slot: slot})
+		}
+		list[i].entries = append(list[i].entries, e.id.Append(nil))
+	}
+	return list, nil
+}
+
+func (f *found) demote(c *claimant) {
+	for _, e := range c.entries {
+		if e.demoted {
+			continue
+		}
+		i := slices.IndexFunc(f.demoted, func(d demotion) bool { return d.dir == e.dir })
+		if i < 0 {
+			i = len(f.demoted)
+			f.demoted = append(f.demoted, demotion{dir: e.dir, name: f.slot})
+		}
+		f.demoted[i].entries = append(f.demoted[i].entries, e.id.Append(nil))
+	}
+}
+
+// demotedIn returns what must be demoted in the slot of a part, and forgets it.
+func (f *found) demotedIn(dir NodeID) [][]byte {
+	i := slices.IndexFunc(f.demoted, func(d demotion) bool { return d.dir == dir })
+	if i < 0 {
+		return nil
+	}
+	entries := f.demoted[i].entries
+	f.demoted = slices.Delete(f.demoted, i, i+1)
+	return entries
+}
+
+// removal builds the removal of a part.
+func (p *part) removal(demoted [][]byte) *pb.Removal {
+	return &pb.Removal{Node: p.n.id[:], Name: []byte(p.slot), Entries: p.entries, Seen: p.n.rev, Demoted: demoted}
+}
+
+// keep makes a directory stay that was removed elsewhere and is only there for
+// what it holds, before an operation takes something out of it.
+func (x *txn) keep(now int64, dir NodeID) error {
+	d, err := x.node(dir)
+	if err != nil || !d.removed {
+		return err
+	}
+	_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Keep{Keep: &pb.Keep{Node: d.id[:]}}})
+	return err
+}
+
+// part from: before what was found goes, the directories it leaves are kept, and
+// what only showed beside it becomes independent.
+func (x *txn) leaving(now int64, f *found) error {
+	for _, p := range append(slices.Clone(f.parts), f.copies...) {
+		if err := x.keep(now, p.dir); err != nil {
+			return err
+		}
+		if err := x.forkAll(now, p.n, p.dir, p.slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeOut removes what was found.
+func (x *txn) takeOut(now int64, f *found) error {
+	if err := x.leaving(now, f); err != nil {
+		return err
+	}
+	return x.removeParts(now, f, append(slices.Clone(f.parts), f.copies...))
+}
+
+// removeParts removes parts of what was found, and demotes what is left to demote.
+func (x *txn) removeParts(now int64, f *found, parts []part) error {
+	for _, p := range parts {
+		body := &pb.Remove{Parent: p.dir[:], Removal: p.removal(f.demotedIn(p.dir))}
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Remove{Remove: body}}); err != nil {
+			return err
+		}
+	}
+	return x.demoteRest(now, f)
+}
+
+// demoteRest demotes what no part of an op could.
+func (x *txn) demoteRest(now int64, f *found) error {
+	for i := range f.demoted {
+		if _, err := x.emit(demoteOp(now, &f.demoted[i])); err != nil {
+			return err
+		}
+	}
+	f.demoted = nil
+	return nil
+}
+
+// dropCopies removes the files that are not shown because they are like n, before n changes.
+func (x *txn) dropCopies(now int64, n *node) error {
+	us, err := x.namesOf(n)
+	if err != nil {
+		return err
+	}
+	for i := range us {
+		if plain, err := x.plain(&us[i]); plain || err != nil {
+			continue
+		}
+		claims, err := x.claims(&us[i])
+		if err != nil {
+			return err
+		}
+		f := found{shown: shown{slot: us[i].name, node: n.id}}
+		if err := x.gather(&f, claims, false); err != nil {
+			return err
+		}
+		if err := x.removeParts(now, &f, f.copies); err != nil {
+			return err
+		}
+	}
+	return nil
+}

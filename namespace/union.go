@@ -1,0 +1,439 @@
+package namespace
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// union is one name in a directory as it shows: the slots of all members of the directory's class.
+type union struct {
+	name  string
+	dirs  []NodeID
+	slots []*slot // beside dirs
+}
+
+// located is an entry and the directory whose slot holds it.
+type located struct {
+	slotEntry
+	dir NodeID
+}
+
+// claimant is one thing that may have a name: a file, or directories that are shown as one.
+type claimant struct {
+	kind    Kind
+	entries []located // greatest first
+	members []NodeID  // the directories, oldest first; of others the node alone
+	free    EntryID   // the greatest entry that was not demoted; zero if there is none
+	// cover is the claimant that is shown for this one because their contents are equal; else itself.
+	cover int
+}
+
+// unionOf loads a name of a directory's class.
+func (x *txn) unionOf(dirs []NodeID, name string) (union, error) {
+	u := union{name: name, dirs: dirs, slots: make([]*slot, len(dirs))}
+	for i, d := range dirs {
+		var err error
+		if u.slots[i], err = x.slot(d, name); err != nil {
+			return u, err
+		}
+	}
+	return u, nil
+}
+
+func (x *txn) union(dir NodeID, name string) (union, error) {
+	d, err := x.node(dir)
+	if err != nil {
+		return union{}, err
+	}
+	return x.unionOf(d.members(), name)
+}
+
+// entries returns the own entries of all slots, greatest first.
+func (u *union) entries() (out []located) {
+	for i, s := range u.slots {
+		for _, e := range s.own {
+			out = append(out, located{e, u.dirs[i]})
+		}
+	}
+	slices.SortFunc(out, func(a, b located) int { return b.id.Compare(a.id) })
+	return out
+}
+
+// resolve returns what the name shows, if anything: its winner, or else a
+// conflict name that is spelled the same. A directory may be any member of its class.
+func (u *union) resolve() (shown, bool) {
+	var best *slotEntry
+	for _, s := range u.slots {
+		if w := s.winner(); w != nil && (best == nil || w.id.Compare(best.id) > 0) {
+			best = w
+		}
+	}
+	if best != nil {
+		return shown{u.name, best.id, best.node, best.kind, best.merged}, true
+	}
+	for _, s := range slices.Backward(u.slots) {
+		if k := len(s.aliases); k > 0 {
+			a := s.aliases[k-1]
+			return shown{a.slot, a.id, a.node, a.kind, false}, true
+		}
+	}
+	return shown{}, false
+}
+
+// merge key of a directory: what was made under one name is one, and what one op moved to one name.
+func mergeKey(e *slotEntry) OpID {
+	if e.id.Index == 0 && nodeIDOf(e.id.Op) == e.node {
+		return OpID{}
+	}
+	return e.id.Op
+}
+
+// claims sorts the entries of a name by whom they are for, the one with the greatest entry first.
+func (x *txn) claims(u *union) ([]claimant, error) {
+	type group struct {
+		key     OpID
+		node    NodeID
+		demoted bool
+	}
+	var out []claimant
+	index := map[group]int{}
+	for _, e := range u.entries() {
+		g := group{node: e.node}
+		if e.kind == KindDir {
+			g = group{key: mergeKey(&e.slotEntry), demoted: e.demoted}
+		}
+		i, ok := index[g]
+		if !ok {
+			i = len(out)
+			index[g] = i
+			out = append(out, claimant{kind: e.kind, cover: i})
+		}
+		c := &out[i]
+		c.entries = append(c.entries, e)
+		if !slices.Contains(c.members, e.node) {
+			c.members = append(c.members, e.node)
+		}
+		if !e.demoted && c.free == (EntryID{}) {
+			c.free = e.id
+		}
+	}
+	for i := range out {
+		if err := x.sortMembers(out[i].members); err != nil {
+			return nil, err
+		}
+	}
+	return out, x.coverEqual(out)
+}
+
+// sortMembers sorts directories by the ops that made them.
+func (x *txn) sortMembers(ids []NodeID) error {
+	if len(ids) < 2 {
+		return nil
+	}
+	created := map[NodeID]OpID{}
+	for _, id := range ids {
+		n, err := x.node(id)
+		if err != nil {
+			return err
+		}
+		created[id] = n.created
+	}
+	slices.SortFunc(ids, func(a, b NodeID) int { return created[a].Compare(created[b]) })
+	return nil
+}
+
+// winnerOf returns the claimant that has the name itself, or -1.
+func winnerOf(claims []claimant) int {
+	w := -1
+	for i := range claims {
+		if claims[i].free != (EntryID{}) && (w < 0 || claims[i].free.Compare(claims[w].free) > 0) {
+			w = i
+		}
+	}
+	return w
+}
+
+// coverEqual finds the claimants that are not shown, as another with the same content is.
+func (x *txn) coverEqual(claims []claimant) error {
+	if len(claims) < 2 {
+		return nil
+	}
+	order := make([]int, len(claims))
+	for i := range order {
+		order[i] = i
+	}
+	w := winnerOf(claims)
+	slices.SortStableFunc(order, func(a, b int) int {
+		return -cmp.Compare(b2i(a == w), b2i(b == w))
+	})
+	for at, i := range order {
+		for _, j := range order[:at] {
+			if claims[j].cover != j || claims[i].kind != claims[j].kind || claims[i].kind == KindDir {
+				continue
+			}
+			same, err := x.sameContent(claims[i].members[0], claims[j].members[0])
+			if err != nil {
+				return err
+			}
+			if same {
+				claims[i].cover = j
+				break
+			}
+		}
+	}
+	return nil
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// sameContent reports whether two nodes of one kind, no directories, hold the same.
+func (x *txn) sameContent(a, b NodeID) (bool, error) {
+	n, err := x.node(a)
+	if err != nil {
+		return false, err
+	}
+	m, err := x.node(b)
+	if err != nil {
+		return false, err
+	}
+	v, w := n.content(), m.content()
+	return n.target == m.target && n.rdev == m.rdev && sameVersion(&v.Version, &w.Version), nil
+}
+
+func sameVersion(v, w *chunk.Version) bool {
+	if v.Size == 0 || v.Size != w.Size {
+		return v.Size == w.Size
+	}
+	return v.Root == w.Root && v.BlockLog == w.BlockLog && v.Height == w.Height && bytes.Equal(v.Inline, w.Inline)
+}
+
+// conflict is an alias and where it is shown.
+type conflict struct {
+	dir   NodeID
+	under string
+	alias
+}
+
+// view is what a name shows besides its winner.
+type view struct {
+	conflicts []conflict
+	groups    [][]NodeID // directories shown as one, oldest first
+}
+
+// plain reports whether a name has one entry and nothing to show besides it.
+func (x *txn) plain(u *union) (bool, error) {
+	var only *slotEntry
+	for _, s := range u.slots {
+		for i := range s.own {
+			if only != nil {
+				return false, nil
+			}
+			only = &s.own[i]
+		}
+	}
+	if only == nil || only.kind == KindDir && !only.demoted {
+		return true, nil
+	}
+	if only.demoted {
+		return false, nil
+	}
+	if only.kind != KindFile {
+		return true, nil
+	}
+	n, err := x.node(only.node)
+	return err == nil && len(n.heads) < 2, err
+}
+
+// view computes what a name shows besides its winner.
+func (x *txn) view(v *view, u *union) error {
+	if plain, err := x.plain(u); plain || err != nil {
+		return err
+	}
+	claims, err := x.claims(u)
+	if err != nil {
+		return err
+	}
+	w := winnerOf(claims)
+	for i := range claims {
+		c := &claims[i]
+		if i != w && c.cover == i {
+			top := &c.entries[0]
+			under := conflictName(u.name, x.device(top.id.Op.Author), top.id, top.time)
+			v.conflicts = append(v.conflicts, conflict{top.dir, under, alias{u.name, top.id, c.members[0], c.kind}})
+		}
+		if len(c.members) > 1 {
+			v.groups = append(v.groups, c.members)
+		}
+		if c.kind == KindFile {
+			if err := x.viewHeads(v, u, c.members[0]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// viewHeads adds the contents of a file that do not show, beside its oldest name.
+func (x *txn) viewHeads(v *view, u *union, id NodeID) error {
+	n, err := x.node(id)
+	if err != nil || len(n.heads) < 2 {
+		return err
+	}
+	p, ok, err := x.firstPlace(n)
+	if err != nil || !ok || p.name != u.name || !slices.Contains(u.dirs, p.dir) {
+		return err
+	}
+	for _, h := range n.losing() {
+		e := EntryID{h.ID, headIndex}
+		under := conflictName(u.name, x.device(h.ID.Author), e, h.Time)
+		v.conflicts = append(v.conflicts, conflict{p.dir, under, alias{u.name, e, forkIDOf(h.ID), KindFile}})
+	}
+	return nil
+}
+
+// around runs fn, which changes what names show, and lets conflict names and
+// the classes of directories follow.
+func (x *txn) around(us []union, fn func() error) error {
+	var before, after view
+	for i := range us {
+		if err := x.view(&before, &us[i]); err != nil {
+			return err
+		}
+	}
+	if err := fn(); err != nil {
+		return err
+	}
+	for i := range us {
+		if err := x.view(&after, &us[i]); err != nil {
+			return err
+		}
+	}
+	return x.show(&before, &after)
+}
+
+// show brings the state from one view to another.
+func (x *txn) show(before, after *view) error {
+	for _, c := range before.conflicts {
+		if !slices.Contains(after.conflicts, c) {
+			if err := x.showConflict(c, false); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range after.conflicts {
+		if !slices.Contains(before.conflicts, c) {
+			if err := x.showConflict(c, true); err != nil {
+				return err
+			}
+		}
+	}
+	return x.regroup(before.groups, after.groups)
+}
+
+// namesOf returns every name that a file has.
+func (x *txn) namesOf(n *node) ([]union, error) {
+	ps, err := x.places(n)
+	if err != nil {
+		return nil, err
+	}
+	var us []union
+	for _, p := range ps {
+		if us, err = x.addUnion(us, p.dir, p.name); err != nil {
+			return nil, err
+		}
+	}
+	return us, nil
+}
+
+// addUnion adds a name unless it is there.
+func (x *txn) addUnion(us []union, dir NodeID, name string) ([]union, error) {
+	for i := range us {
+		if us[i].name == name && slices.Contains(us[i].dirs, dir) {
+			return us, nil
+		}
+	}
+	u, err := x.union(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return append(us, u), nil
+}
+
+// editSlot changes the own entries of a slot that are for node n.
+func (x *txn) editSlot(dir NodeID, name string, n *node, fn func(*slot) error) error {
+	var us []union
+	var err error
+	if len(n.heads) > 1 { // its contents may have to be shown elsewhere
+		if us, err = x.namesOf(n); err != nil {
+			return err
+		}
+	}
+	if us, err = x.addUnion(us, dir, name); err != nil {
+		return err
+	}
+	s, err := x.slot(dir, name)
+	if err != nil {
+		return err
+	}
+	s.dirty = true
+	x.touchName(dir, name)
+	return x.around(us, func() error { return fn(s) })
+}
+
+// editHeads changes the contents of a file.
+func (x *txn) editHeads(n *node, fn func() error) error {
+	us, err := x.namesOf(n)
+	if err != nil {
+		return err
+	}
+	before := n.size()
+	if err := x.around(us, fn); err != nil {
+		return err
+	}
+	if n.links > 0 {
+		x.meta.bytes += n.size() - before
+	}
+	return nil
+}
+
+// showConflict shows or hides something under a conflict name.
+func (x *txn) showConflict(c conflict, show bool) error {
+	s, err := x.slot(c.dir, c.under)
+	if err != nil {
+		return err
+	}
+	i, found := slices.BinarySearchFunc(s.aliases, c.id, func(a alias, id EntryID) int { return a.id.Compare(id) })
+	switch {
+	case show && !found:
+		s.aliases = slices.Insert(s.aliases, i, c.alias)
+		x.meta.conflicts++
+	case !show && found:
+		s.aliases = slices.Delete(s.aliases, i, i+1)
+		x.meta.conflicts--
+	}
+	s.dirty = true
+	x.touchName(c.dir, c.under)
+	if err := x.setKey(conflictKey(c.dir, c.under, c.id), nil, show); err != nil {
+		return err
+	}
+	if c.id.Index == headIndex {
+		return x.setKey(headKey(c.node), c.append(nil), show)
+	}
+	return nil
+}
+
+// setKey puts or deletes a key.
+func (x *txn) setKey(k, v []byte, there bool) error {
+	if there {
+		return x.put(k, v)
+	}
+	return x.delete(k)
+}
