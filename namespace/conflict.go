@@ -16,10 +16,15 @@ const maxExt = 32
 // Nothing but the op that made the entry decides it.
 func conflictName(name, device string, e EntryID, unixNano int64) string {
 	stem, ext := splitExt(name)
-	sum := sha256.Sum256(e.Append([]byte("forever conflict\x00")))
 	mark := " (conflict " + device + " " + time.Unix(0, unixNano).UTC().Format("2006-01-02 150405") + " " +
-		hex.EncodeToString(sum[:4]) + ")" + ext
+		hex.EncodeToString(conflictHash(e)) + ")" + ext
 	return cut(stem, MaxName-len(mark)) + mark
+}
+
+// conflictHash is what tells conflict names apart, 4 bytes.
+func conflictHash(e EntryID) []byte {
+	sum := sha256.Sum256(e.Append([]byte("forever conflict\x00")))
+	return sum[:4]
 }
 
 // splitExt splits a name before its last dot. Dotfiles have no extension.
