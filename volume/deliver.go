@@ -84,10 +84,24 @@ func (v *Volume) reload(in *inode) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n, err := v.node(in)
+	if err == nil && in.changed && n.Nlink == 0 && n.Kind == namespace.KindFile {
+		here, err := v.removedHere(in)
+		if err != nil {
+			v.log.Warn("cannot tell who removed a file that is being written", "inode", in.ino, "error", err)
+		}
+		in.revive = !here // if in doubt the data stays
+	}
 	if err != nil || !in.loaded || in.changed || in.baseID == n.Content.ID {
 		return false
 	}
 	in.adopt(n)
 	in.kernelCached = false
 	return true
+}
+
+// removedHere reports whether this device took part in removing a file's names.
+func (v *Volume) removedHere(in *inode) (bool, error) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	return v.cfg.Tree.RemovedHere(in.id)
 }

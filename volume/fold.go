@@ -239,6 +239,12 @@ func (v *Volume) prepareSealed(ctx context.Context, in *inode) error {
 // orphan reports whether the file has no name left. Its content then stays in
 // memory and in the store until the last handle closes.
 func (v *Volume) orphan(in *inode) (bool, error) {
+	in.mu.RLock()
+	revive := in.revive
+	in.mu.RUnlock()
+	if revive {
+		return false, nil
+	}
 	v.treeMu.RLock()
 	n, err := v.cfg.Tree.Node(in.id)
 	v.treeMu.RUnlock()
@@ -421,14 +427,18 @@ func (v *Volume) commitReady(in *inode) error {
 	if in.journals {
 		clean = func(tx kv.Tx) error { return clearRecords(tx, in.id) }
 	}
+	set := v.cfg.Tree.SetContent
+	if in.revive {
+		set = v.cfg.Tree.Revive
+	}
 	v.treeMu.Lock()
-	got, err := v.cfg.Tree.SetContent(v.now(), in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
+	got, err := set(v.now(), in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
 	v.treeMu.Unlock()
 	if err != nil {
 		return fmt.Errorf("enter new content of inode %d: %w", in.ino, err)
 	}
 	v.wroteTree()
-	in.ready, in.journals = nil, false
+	in.ready, in.journals, in.revive = nil, false, false
 	in.base, in.baseID = c.version, got.ID
 	in.cut = min(c.version.Size, in.minSize)
 	if in.gen == c.gen {

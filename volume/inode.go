@@ -41,6 +41,7 @@ type content struct {
 
 	gen     uint64 // grows with every change
 	changed bool   // something here is not in the tree
+	revive  bool   // it was changed before its names were removed elsewhere, so they come back
 	pinned  bool   // changed and therefore pinned
 	ready   *candidate
 

@@ -257,7 +257,14 @@ func (v *Volume) replay() error {
 // file stays as it is in memory, and the publisher tries again.
 func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) error {
 	n, err := v.cfg.Tree.Node(node)
-	if errors.Is(err, namespace.ErrNotExist) || err == nil && n.Nlink == 0 {
+	gone := errors.Is(err, namespace.ErrNotExist)
+	lost := err == nil && n.Nlink == 0 // by others, who did not know what the records hold, unless by this device
+	if lost {
+		if gone, err = v.cfg.Tree.RemovedHere(node); err != nil {
+			return fmt.Errorf("find who removed the file of a journal record: %w", err)
+		}
+	}
+	if gone {
 		return v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, node) })
 	}
 	if err != nil {
@@ -268,7 +275,7 @@ func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) e
 	in.mu.Lock()
 	n.Content = recs[0].base // not the tree's: somebody else's edit may have won meanwhile
 	in.adopt(n)
-	in.journals, in.saves = true, next
+	in.journals, in.saves, in.revive = true, next, lost
 	in.mu.Unlock()
 	for _, r := range recs {
 		if err := v.replayRecord(in, r); err != nil {

@@ -356,6 +356,31 @@ func TestStatNeverGoesBack(t *testing.T) {
 	}
 }
 
+// TestWriteBeforeRemoteDeleteBringsTheFileBack: what was written here, published or
+// not, before this mount heard that others removed the file is not lost.
+func TestWriteBeforeRemoteDeleteBringsTheFileBack(t *testing.T) {
+	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	a.write(a.create("f"), "base", 0)
+	exchange(a, b)
+	h := a.open("f", syscall.O_RDWR)
+	a.write(h, "more", 0)
+	if err := b.Unlink(ctx, RootIno, "f"); err != nil {
+		t.Fatal(err)
+	}
+	b.sync()
+	give(b, a)
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	h.Release()
+	exchange(a, b)
+	for _, r := range []*rig{a, b} {
+		if got := r.content("f"); got != "more" {
+			t.Errorf("the file holds %q", got)
+		}
+	}
+}
+
 // TestWriteAfterRemoteDeleteRevivesNothing writes to a file that is open here and known to be deleted elsewhere.
 func TestWriteAfterRemoteDeleteRevivesNothing(t *testing.T) {
 	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
