@@ -80,7 +80,7 @@ func TestGoldenRecords(t *testing.T) {
 	b := OpID{0x102, AuthorID{0: 2}}
 	file := node{kind: KindFile, created: a, mode: register[uint32]{0o644, b}, uid: register[uint32]{1000, a}, gid: register[uint32]{100, a},
 		atime: register[int64]{1, a}, mtime: register[int64]{2, b}, ctime: register[int64]{-1, b}, btime: 1, rev: 1, links: 1,
-		entries: 1, home: place{Root, "f", EntryID{a, 0}},
+		entries: 1, homes: []place{{Root, "f", EntryID{a, 0}}},
 		heads: []Content{{b, chunk.Version{Size: 2, BlockLog: 16, Inline: []byte("hi")}, 2, 3}}}
 	dir := node{kind: KindDir, created: a, mode: register[uint32]{0o755, a}, place: placement{Root, "d", EntryID{a, 0}, 7}, removed: true, removal: register[int64]{5, b},
 		children: 2, subdirs: 1, class: []NodeID{{7}, {8}}}
@@ -89,7 +89,7 @@ func TestGoldenRecords(t *testing.T) {
 	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
 	x := xattr{a, true, []byte("v")}
 	for name, got := range map[string][]byte{"node-file": file.append(nil), "node-dir": dir.append(nil), "slot": s.append(nil),
-		"tomb": tb.append(nil), "place": file.home.append(nil), "head": (&conflict{Root, "u", s.aliases[0]}).append(nil),
+		"tomb": tb.append(nil), "place": file.homes[0].append(nil), "head": (&conflict{Root, "u", s.aliases[0]}).append(nil),
 		"content": appendContent(nil, &file.heads[0]), "move": mv.append(nil), "xattr": x.append(nil)} {
 		path := filepath.Join("testdata", "record-v2-"+name+".hex")
 		if *update {

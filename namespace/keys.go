@@ -16,7 +16,7 @@ const (
 	keyTomb     = 't' // node, entry -> tomb record
 	keyMove     = 'm' // op -> move record
 	keyDemotion = 'y' // directory, entry, name -> nothing
-	keyPlace    = 'r' // node, entry -> place, for files with several entries
+	keyPlace    = 'r' // node, entry -> place, for files with many entries
 	keyPast     = 'h' // node, content op -> content that was replaced
 	keyDead     = 'd' // directory, name, 0, entry -> what a removal ended
 	keyHead     = 'f' // node a content would be -> where it is shown

@@ -49,9 +49,10 @@ type node struct {
 	heads  []Content // of a file, ascending by op
 	links  uint64    // of all but directories: slots that hold it
 	tombs  uint64    // of all but directories: removed entries that an unknown edit would bring back
-	// entries counts the live entries of all but directories; home is where the only one is.
+	// entries counts the live entries of all but directories; homes is where
+	// they are, oldest first, if they are few.
 	entries uint64
-	home    place
+	homes   []place
 
 	place    placement       // of a directory
 	removed  bool            // of a directory: a removal knew all that keeps it alive
@@ -136,8 +137,8 @@ func (n *node) append(b []byte) []byte {
 	b = binary.AppendUvarint(b, n.links)
 	b = binary.AppendUvarint(b, n.tombs)
 	b = binary.AppendUvarint(b, n.entries)
-	if n.entries == 1 {
-		b = n.home.append(b)
+	for i := range n.homes {
+		b = n.homes[i].append(b)
 	}
 	b = appendBytes(b, n.target)
 	b = binary.AppendUvarint(b, uint64(len(n.heads)))
@@ -208,8 +209,11 @@ func decodeNode(id NodeID, b []byte, n *node) error {
 		}
 		return d.err("node")
 	}
-	if n.links, n.tombs, n.entries = d.uvarint(), d.uvarint(), d.uvarint(); n.entries == 1 {
-		n.home = d.place()
+	if n.links, n.tombs, n.entries = d.uvarint(), d.uvarint(), d.uvarint(); n.entries > 0 && n.entries <= maxHomes {
+		n.homes = make([]place, n.entries)
+		for i := range n.homes {
+			n.homes[i] = d.place()
+		}
 	}
 	n.target = string(d.bytes())
 	if k := d.count(opIDSize); k > 0 {

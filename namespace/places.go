@@ -3,6 +3,7 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/foreverfs/forever/internal/kv"
 )
@@ -15,78 +16,81 @@ type place struct {
 	id   EntryID
 }
 
+func (p place) compare(o place) int { return p.id.Compare(o.id) }
+
 func (p *place) append(b []byte) []byte {
 	return p.id.Append(appendBytes(append(b, p.dir[:]...), p.name))
 }
 
 func (d *decoder) place() place { return place{d.id(), string(d.bytes()), d.entry()} }
 
-// addPlace notes an entry of a file that became live. The only one is kept in
-// the file's record, several are kept under keys of their own.
+// maxHomes is how many places are kept in a file's record; more have keys of their own, all of them.
+const maxHomes = 4
+
+// addPlace notes an entry of a file that became live.
 func (x *txn) addPlace(n *node, p place) error {
 	n.entries++
 	x.touch(n)
-	if n.entries == 1 {
-		n.home = p
+	if n.entries <= maxHomes {
+		i, _ := slices.BinarySearchFunc(n.homes, p, place.compare)
+		n.homes = slices.Insert(n.homes, i, p)
 		return nil
 	}
-	if n.entries == 2 {
-		if err := x.put(placeKey(n.id, n.home.id), n.home.append(nil)); err != nil {
+	for i := range n.homes {
+		if err := x.put(placeKey(n.id, n.homes[i].id), n.homes[i].append(nil)); err != nil {
 			return err
 		}
-		n.home = place{}
 	}
+	n.homes = nil
 	return x.put(placeKey(n.id, p.id), p.append(nil))
 }
 
 // dropPlace forgets an entry of a file that ended.
-func (x *txn) dropPlace(n *node, id EntryID) error {
+func (x *txn) dropPlace(n *node, id EntryID) (err error) {
 	n.entries--
 	x.touch(n)
-	if n.entries == 0 {
-		n.home = place{}
+	if n.entries < maxHomes {
+		n.homes = slices.DeleteFunc(n.homes, func(p place) bool { return p.id == id })
 		return nil
 	}
-	if err := x.delete(placeKey(n.id, id)); err != nil || n.entries > 1 {
+	if err := x.delete(placeKey(n.id, id)); err != nil || n.entries > maxHomes {
 		return err
 	}
-	last, err := x.scanPlaces(n, 1)
-	if err != nil {
+	if n.homes, err = scanPlaces(x.tx, n.id, 0); err != nil {
 		return err
 	}
-	if len(last) != 1 {
-		return fmt.Errorf("find the place of %v: %w", n.id, ErrDamaged)
+	for i := range n.homes {
+		if err := x.delete(placeKey(n.id, n.homes[i].id)); err != nil {
+			return err
+		}
 	}
-	n.home = last[0]
-	return x.delete(placeKey(n.id, n.home.id))
+	return nil
 }
 
 // places returns where the live entries of a file are, oldest entry first.
 func (x *txn) places(n *node) ([]place, error) {
-	switch n.entries {
-	case 0:
-		return nil, nil
-	case 1:
-		return []place{n.home}, nil
+	if n.entries <= maxHomes {
+		return n.homes, nil
 	}
-	return x.scanPlaces(n, 0)
+	return scanPlaces(x.tx, n.id, 0)
 }
 
 // firstPlace returns where the oldest live entry of a file is.
 func (x *txn) firstPlace(n *node) (place, bool, error) {
-	if n.entries <= 1 {
-		return n.home, n.entries == 1, nil
+	list := n.homes
+	if n.entries > maxHomes {
+		var err error
+		if list, err = scanPlaces(x.tx, n.id, 1); err != nil {
+			return place{}, false, err
+		}
 	}
-	first, err := x.scanPlaces(n, 1)
-	if err != nil || len(first) == 0 {
-		return place{}, false, err
+	if len(list) == 0 {
+		return place{}, false, nil
 	}
-	return first[0], true, nil
+	return list[0], true, nil
 }
 
-// scanPlaces returns places that are kept under their own keys, at most max of them unless that is 0.
-func (x *txn) scanPlaces(n *node, max int) ([]place, error) { return scanPlaces(x.tx, n.id, max) }
-
+// scanPlaces returns places that are kept under their own keys, oldest entry first, at most max of them unless that is 0.
 func scanPlaces(r kv.Reader, id NodeID, max int) (out []place, err error) {
 	prefix := key(keyPlace, id[:])
 	var inner error

@@ -189,6 +189,9 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 	if n.kind != KindDir {
 		return nil, ErrNotDir
 	}
+	if len(n.class) == 0 {
+		return t.listOne(dir, after, max)
+	}
 	var out []Entry
 	for name := after; len(out) < max; {
 		u, more, err := t.nextNames(n.members(), name, max-len(out))
@@ -212,13 +215,41 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 	return out, nil
 }
 
+// listOne is List for a directory that is not shown as one with others.
+func (t *Tree) listOne(dir NodeID, after string, max int) ([]Entry, error) {
+	type name struct {
+		name string
+		shown
+	}
+	var names []name
+	u := union{dirs: []NodeID{dir}, slots: []*slot{nil}}
+	_, _, err := t.scanNames(dir, after, func(text string, s *slot) bool {
+		u.name, u.slots[0] = text, s
+		if e, ok := u.resolve(); ok {
+			names = append(names, name{text, e})
+		}
+		return len(names) < max
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list %v: %w", dir, err)
+	}
+	out := make([]Entry, len(names))
+	for i := range names {
+		if out[i], err = t.entry(names[i].name, names[i].shown); err != nil {
+			return nil, fmt.Errorf("list %v: %w", dir, err)
+		}
+	}
+	return out, nil
+}
+
 // nextNames loads the names of directories shown as one that come after a
 // name, at most max of them, and reports whether there may be more.
 func (t *Tree) nextNames(dirs []NodeID, after string, max int) (out []union, more bool, err error) {
 	byName := map[string]int{}
 	limit := "" // names above it are not complete
 	for i, dir := range dirs {
-		n, last, err := t.scanNames(dir, after, max, func(name string, s *slot) {
+		left := max
+		n, last, err := t.scanNames(dir, after, func(name string, s *slot) bool {
 			j, ok := byName[name]
 			if !ok {
 				j = len(out)
@@ -228,7 +259,10 @@ func (t *Tree) nextNames(dirs []NodeID, after string, max int) (out []union, mor
 					out[j].slots[k] = &slot{}
 				}
 			}
-			out[j].slots[i] = s
+			c := *s
+			out[j].slots[i] = &c
+			left--
+			return left > 0
 		})
 		if err != nil {
 			return nil, false, err
@@ -247,23 +281,24 @@ func (t *Tree) nextNames(dirs []NodeID, after string, max int) (out []union, mor
 	return out, more, nil
 }
 
-// scanNames calls fn for at most max names of a directory after a name. It returns their number and the last.
-func (t *Tree) scanNames(dir NodeID, after string, max int, fn func(string, *slot)) (n int, last string, err error) {
+// scanNames calls fn for the names of a directory after one until it returns false; the slot is valid
+// only until then. It returns their number and the last.
+func (t *Tree) scanNames(dir NodeID, after string, fn func(string, *slot) bool) (n int, last string, err error) {
 	prefix := slotKey(dir, "")
 	lo := slotKey(dir, after)
 	if after != "" {
 		lo = append(lo, 0)
 	}
 	var inner error
+	var s slot
 	err = t.db.Scan(lo, kv.PrefixEnd(prefix), func(k, v []byte) bool {
-		s := &slot{}
-		if inner = decodeSlot(v, s); inner != nil {
+		s = slot{}
+		if inner = decodeSlot(v, &s); inner != nil {
 			return false
 		}
 		last = string(k[len(prefix):])
-		fn(last, s)
 		n++
-		return n < max
+		return fn(last, &s)
 	})
 	return n, last, errors.Join(inner, err)
 }

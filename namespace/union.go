@@ -44,6 +44,9 @@ func (x *txn) unionOf(dirs []NodeID, name string) (union, error) {
 }
 
 func (x *txn) union(dir NodeID, name string) (union, error) {
+	if x.meta.merged == 0 {
+		return x.unionOf([]NodeID{dir}, name)
+	}
 	d, err := x.node(dir)
 	if err != nil {
 		return union{}, err
