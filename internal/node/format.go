@@ -14,8 +14,8 @@ import (
 )
 
 // FormatVersion is the version of the data directory this program writes, and
-// the newest it reads.
-const FormatVersion = 1
+// the newest it reads; it upgrades older ones.
+const FormatVersion = 2
 
 // The roles a data directory can have.
 const (

@@ -49,8 +49,8 @@ func TestFormatRefuses(t *testing.T) {
 			t.Errorf("parseFormat(%.80q) = %+v, want an error", text, f)
 		}
 	}
-	if _, err := parseFormat([]byte("forever data directory\nversion 2\nwhatever\n")); !errors.Is(err, errNewerFormat) {
-		t.Errorf("version 2: %v, want errNewerFormat", err)
+	if _, err := parseFormat([]byte("forever data directory\nversion 3\nwhatever\n")); !errors.Is(err, errNewerFormat) {
+		t.Errorf("version 3: %v, want errNewerFormat", err)
 	}
 }
 

@@ -103,6 +103,9 @@ func (n *Node) open() (err error) {
 	if n.state, err = openState(n.dir, n.keys, n.format.Role); err != nil {
 		return err
 	}
+	if err := n.upgrade(); err != nil {
+		return err
+	}
 	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
 		return err
 	}
