@@ -15,8 +15,10 @@ import (
 const (
 	batchVersion = 1
 	fieldOps     = 7 // of pb.Batch
-	// cutSize is where Cut ends a batch, in bytes of ops.
-	cutSize = 4 << 20
+	// cutSize and cutOps are where Cut ends a batch, in bytes of ops and in ops:
+	// whoever merges it can do nothing else meanwhile, some 20 ms.
+	cutSize = 1 << 20
+	cutOps  = 2048
 )
 
 // cutState is what the last Cut took.
@@ -62,7 +64,7 @@ func (t *Tree) Cut() ([]byte, error) {
 		c.take(t, AuthorID(v[:16]))
 		ops = protowire.AppendTag(ops, fieldOps, protowire.BytesType)
 		ops = protowire.AppendBytes(ops, v[16:])
-		return len(ops) < cutSize && c.hi-t.pendLo < MaxBatchOps
+		return len(ops) < cutSize && c.hi-t.pendLo < cutOps
 	})
 	if err := errors.Join(inner, err); err != nil {
 		return nil, fmt.Errorf("cut a batch: %w", err)
