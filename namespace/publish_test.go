@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -144,10 +145,10 @@ func TestLargeBacklogIsSplit(t *testing.T) {
 	}
 	cuts := map[logKey][]byte{}
 	a.flush(cuts)
-	if len(cuts) != 2 {
+	if len(cuts) != 7 { // of 1 MiB
 		t.Fatalf("%d batches", len(cuts))
 	}
-	for seq := uint64(1); seq <= 2; seq++ {
+	for seq := uint64(1); seq <= uint64(len(cuts)); seq++ {
 		b.merge(a.Author(), seq, cuts[logKey{a.Author(), seq}])
 	}
 	if x, _ := a.Hash(); x != mustHash(t, b.Tree) {
@@ -227,6 +228,29 @@ func TestInvalidBatches(t *testing.T) {
 		"rename without a step": func(b *pb.Batch) { b.Ops[0] = &pb.Op{Body: &pb.Op_Rename{Rename: &pb.Rename{}}} },
 		"links a directory": func(b *pb.Batch) {
 			b.Ops[0] = &pb.Op{Body: &pb.Op_Link{Link: &pb.Link{Node: Root[:], Parent: Root[:], Name: []byte("x")}}}
+		},
+		"forks the future": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: Root[:], Name: []byte("x"), Of: future[:24], Content: &pb.Content{Node: file[:]}}}}
+		},
+		"forks a directory": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: Root[:], Name: []byte("x"), Of: entry[:24], Content: &pb.Content{Node: Root[:]}}}}
+		},
+		"forks nothing": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: Root[:], Name: []byte("x"), Of: entry[:24]}}}
+		},
+		"drops the future": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Drop{Drop: &pb.Drop{Node: file[:], Contents: [][]byte{future[:24]}}}}
+		},
+		"demotes the future": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Demote{Demote: &pb.Demote{Parent: Root[:], Name: []byte("f"), Entries: [][]byte{future}}}}
+		},
+		"moves a node twice": func(b *pb.Batch) {
+			step := &pb.Step{Node: file[:], From: Root[:], FromName: []byte("f"), To: Root[:], ToName: []byte("g")}
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Rename{Rename: &pb.Rename{Step: step, More: []*pb.Step{step}}}}
+		},
+		"moves too much at once": func(b *pb.Batch) {
+			step := &pb.Step{Node: file[:], From: Root[:], FromName: []byte("f"), To: Root[:], ToName: []byte("g")}
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Rename{Rename: &pb.Rename{Step: step, More: slices.Repeat([]*pb.Step{step}, maxSteps)}}}
 		},
 		"adopts from another device": func(b *pb.Batch) { b.Adopted = []*pb.Adopted{{Author: AuthorID{0: 1, 15: 9}.bytes(), Count: 1}} },
 		"adopts more than there is":  func(b *pb.Batch) { b.Adopted = []*pb.Adopted{{Author: AuthorID{0: 2, 15: 9}.bytes(), Count: 2}} },
