@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/foreverfs/forever/chunk"
@@ -38,7 +39,38 @@ func goldenBatches(t *testing.T) [][]byte {
 	if old == r.Author() {
 		t.Fatal("the second batch adopts nothing")
 	}
-	return [][]byte{first, r.cutOne()}
+	return [][]byte{first, r.cutOne(), goldenConflicts(r)}
+}
+
+// goldenConflicts makes a batch that has every op about conflicts.
+func goldenConflicts(r *rig) []byte {
+	other := newRig(r.t, 2)
+	a, b := newRig(r.t, 1), newRig(r.t, 3)
+	for _, r := range []*rig{a, b} {
+		r.must(r.mkfile("g"), r.write("g", "of "+r.Author().String()), r.mkdir("d"), r.mkfile("d/x"), r.write("d/x", r.Author().String()))
+	}
+	meet(r.t, a, b, other)
+	b.must(b.write("g", "three"))
+	a.must(a.write("g", "one"))
+	other.must(other.write("g", "two"))
+	meet(r.t, a, b, other)
+	var conflicts []string
+	for _, p := range other.ls() {
+		if path, _, _ := strings.Cut(p, "="); strings.Contains(path, "conflict") && !strings.Contains(path, "/") {
+			conflicts = append(conflicts, path)
+		}
+	}
+	other.must(other.rm("d/x"), other.mv("d", "e", 0))
+	for _, c := range conflicts {
+		if n := other.node(c); n.Nlink == 1 && string(n.Content.Inline) == "one" {
+			other.must(other.rm(c))
+		} else {
+			other.must(other.mv(c, c[len(c)-5:], 0))
+		}
+	}
+	_, err := other.Revive(other.tick(), other.node("g").ID, chunk.Version{}, 0, nil, nil)
+	other.must(err)
+	return other.cutOne()
 }
 
 // TestGolden: the bytes of batches never change, and batches once written can be merged for ever.

@@ -187,6 +187,138 @@ func TestConcurrentHeadsAreListed(t *testing.T) {
 	}
 }
 
+// TestEqualContents: what is alike is no conflict, and what was hidden goes with what was shown.
+func TestEqualContents(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(a, b *rig)
+		after  func(a *rig)
+		want   []string
+	}{
+		{"files made under one name", func(a, b *rig) {
+			a.must(a.mkfile("f"), a.write("f", "x"))
+			b.must(b.mkfile("f"), b.write("f", "x"))
+		}, func(*rig) {}, []string{"f=x"}},
+		{"edits", func(a, b *rig) {
+			a.must(a.mkfile("f"))
+			meet(t, a, b)
+			a.must(a.write("f", "x"))
+			b.must(b.write("f", "x"))
+		}, func(*rig) {}, []string{"f=x"}},
+		{"files, one is written then", func(a, b *rig) {
+			a.must(a.mkfile("f"), a.write("f", "x"))
+			b.must(b.mkfile("f"), b.write("f", "x"))
+		}, func(a *rig) { a.must(a.write("f", "y")) }, []string{"f=y"}},
+		{"files, one is removed then", func(a, b *rig) {
+			a.must(a.mkfile("f"), a.write("f", "x"))
+			b.must(b.mkfile("f"), b.write("f", "x"))
+		}, func(a *rig) { a.must(a.rm("f")) }, nil},
+		{"files, one is renamed then", func(a, b *rig) {
+			a.must(a.mkfile("f"), a.write("f", "x"))
+			b.must(b.mkfile("f"), b.write("f", "x"))
+		}, func(a *rig) { a.must(a.mv("f", "g", 0)) }, []string{"g=x"}},
+		{"edits, another follows", func(a, b *rig) {
+			a.must(a.mkfile("f"))
+			meet(t, a, b)
+			a.must(a.write("f", "x"))
+			b.must(b.write("f", "x"))
+		}, func(a *rig) { a.must(a.write("f", "y")) }, []string{"f=y"}},
+		{"directories with equal files", func(a, b *rig) {
+			a.must(a.mkdir("d"), a.mkfile("d/f"), a.write("d/f", "x"), a.mkfile("d/g"), a.write("d/g", "a"))
+			b.must(b.mkdir("d"), b.mkfile("d/f"), b.write("d/f", "x"), b.mkfile("d/g"), b.write("d/g", "b"))
+		}, func(*rig) {}, []string{"d/", "d/f=x", "d/g=b", "d/g (dev1)=a"}},
+		{"directories, removed then", func(a, b *rig) {
+			a.must(a.mkdir("d"), a.mkfile("d/f"), a.write("d/f", "x"))
+			b.must(b.mkdir("d"), b.mkfile("d/f"), b.write("d/f", "x"))
+		}, func(a *rig) { a.must(a.rm("d/f"), a.rmdir("d")) }, nil},
+		{"directories, moved then", func(a, b *rig) {
+			a.must(a.mkdir("d"), a.mkfile("d/x"))
+			b.must(b.mkdir("d"), b.mkfile("d/y"), b.mkdir("e"))
+		}, func(a *rig) { a.must(a.mv("d", "e/d", 0)) }, []string{"e/", "e/d/", "e/d/x", "e/d/y"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := newRig(t, 1), newRig(t, 2)
+			c.before(a, b)
+			meet(t, a, b)
+			c.after(a)
+			meet(t, a, b)
+			for _, r := range []*rig{a, b} {
+				if diff := cmp.Diff(c.want, plain(r.ls())); diff != "" {
+					t.Errorf("-want +got:\n%s", diff)
+				}
+			}
+		})
+	}
+}
+
+// TestConflictFiles: a content that lost is a file to work with.
+func TestConflictFiles(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(a *rig, conflict string)
+		want []string
+	}{
+		{"removed", func(a *rig, c string) { a.must(a.rm(c)) }, []string{"f=b"}},
+		{"renamed over the winner", func(a *rig, c string) { a.must(a.mv(c, "f", 0)) }, []string{"f=a"}},
+		{"renamed", func(a *rig, c string) { a.must(a.mv(c, "g", 0)) }, []string{"f=b", "g=a"}},
+		{"written", func(a *rig, c string) { a.must(a.write(c, "new")) }, []string{"f (dev1)=new", "f=b"}},
+		{"linked", func(a *rig, c string) { a.must(a.ln(c, "g")) }, []string{"f (dev1)=a", "f=b", "g=a"}},
+		{"exchanged with the winner", func(a *rig, c string) { a.must(a.mv(c, "f", Exchange)) }, []string{"f (dev1)=b", "f=a"}},
+		{"replaced", func(a *rig, c string) { a.must(a.mkfile("g"), a.write("g", "n"), a.mv("g", c, 0)) }, []string{"f (dev1)=n", "f=b"}},
+		{"the winner removed", func(a *rig, _ string) { a.must(a.rm("f")) }, []string{"f (dev1)=a"}},
+		{"the winner renamed", func(a *rig, _ string) { a.must(a.mv("f", "g", 0)) }, []string{"f (dev1)=a", "g=b"}},
+		{"the winner replaced", func(a *rig, _ string) { a.must(a.mkfile("g"), a.write("g", "n"), a.mv("g", "f", 0)) }, []string{"f (dev1)=a", "f=n"}},
+		{"the winner copied over it", func(a *rig, c string) { a.must(a.write(c, "b")) }, []string{"f (dev1)=b", "f=b"}},
+		{"copied over the winner", func(a *rig, _ string) { a.must(a.write("f", "a")) }, []string{"f=a"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, b := newRig(t, 1), newRig(t, 2)
+			a.must(a.mkfile("f"), a.write("f", "0"))
+			meet(t, a, b)
+			a.must(a.write("f", "a"))
+			b.must(b.write("f", "b"))
+			meet(t, a, b)
+			conflict := ""
+			for _, p := range a.ls() {
+				if path, _, _ := strings.Cut(p, "="); path != "f" {
+					conflict = path
+				}
+			}
+			n := a.node(conflict)
+			if n.Nlink != 1 || string(n.Content.Inline) != "a" || n.ID == a.node("f").ID {
+				t.Fatalf("the conflict file is %+v", n)
+			}
+			c.do(a, conflict)
+			meet(t, a, b)
+			got := plain(b.ls())
+			slices.Sort(got)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestConflictFilesTouchedTwice: two devices make the same conflict file a file of its own.
+func TestConflictFilesTouchedTwice(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkfile("f"), a.write("f", "0"))
+	meet(t, a, b)
+	a.must(a.write("f", "a"))
+	b.must(b.write("f", "b"))
+	meet(t, a, b)
+	conflict, _, _ := strings.Cut(a.ls()[1], "=")
+	a.must(a.write(conflict, "new"))
+	b.must(b.mv(conflict, "g", 0))
+	meet(t, a, b)
+	if diff := cmp.Diff([]string{"f=b", "f (dev1)=new", "g=new"}, plain(a.ls())); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if a.node("g").ID != a.node(conflict).ID {
+		t.Error("they are two files")
+	}
+}
+
 // TestDemotionSticks: whoever removes the winner knowing of the other leaves
 // the other its conflict name.
 func TestDemotionSticks(t *testing.T) {
