@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -80,7 +81,9 @@ type result struct {
 // run runs the command on this machine's node.
 func (m *machine) run(stdin io.Reader, args ...string) result {
 	m.t.Helper()
-	cmd := exec.Command(fsmount(m.t), append([]string{"--data", m.data}, args...)...)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, fsmount(m.t), append([]string{"--data", m.data}, args...)...)
 	cmd.Env = append(os.Environ(), m.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs

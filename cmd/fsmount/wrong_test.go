@@ -45,7 +45,7 @@ func TestWrongDataDirectories(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := strings.Replace(string(old), "version 1", "version 2", 1)
+	newer := strings.Replace(string(old), "version 2", "version 3", 1)
 	for text, words := range map[string]string{newer: "update fsmount", "rubbish": "damaged"} {
 		if err := os.WriteFile(format, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
