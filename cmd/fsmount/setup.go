@@ -58,6 +58,6 @@ func newJoinCmd(g *globals) *cobra.Command {
 func quietConfig(g *globals) (node.Config, error) {
 	dir, err := g.dir()
 	return node.Config{
-		Dir: dir, Logger: hclog.NewNullLogger(), Passphrase: passphrase, Version: versionString(),
+		Dir: dir, Logger: hclog.NewNullLogger(), Passphrase: passphrase, Version: versionString(), Now: wallClock(),
 	}, err
 }

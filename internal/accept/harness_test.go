@@ -3,6 +3,7 @@ package accept
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/foreverfs/forever/internal/control"
 )
 
 // full says that the tests run at their whole size.
@@ -75,6 +78,8 @@ type node struct {
 	data   string
 	mnt    string
 	listen string
+	netns  string // network namespace it runs in; empty: that of the test
+	bin    string // empty: the command as it is shipped
 	cmd    *exec.Cmd
 	log    *bytes.Buffer
 	exited chan struct{}
@@ -100,7 +105,7 @@ func newNode(t testing.TB, name, invite string, args ...string) *node {
 func (n *node) start(args ...string) {
 	n.t.Helper()
 	args = append([]string{n.mnt, "--data", n.data, "--listen", n.listen}, args...)
-	n.cmd = exec.Command(fsmount(n.t), args...)
+	n.cmd = n.invocation(args)
 	n.log = &bytes.Buffer{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
@@ -120,6 +125,36 @@ func (n *node) start(args ...string) {
 		}
 		return mounted(n.mnt)
 	})
+}
+
+// invocation returns the command line that runs the node where it belongs.
+func (n *node) invocation(args []string) *exec.Cmd {
+	bin := fsmount(n.t)
+	if n.bin != "" {
+		bin = n.bin
+	}
+	if n.netns == "" {
+		return exec.Command(bin, args...)
+	}
+	// Not ip netns exec: that makes a mount namespace too, and the mount would not
+	// be seen here. nsenter becomes the node, so the process ID is the node's.
+	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + n.netns, bin}, args...)...)
+}
+
+// connected returns how many other devices the node has a connection with.
+func (n *node) connected() int {
+	n.t.Helper()
+	var st control.Status
+	if err := json.Unmarshal([]byte(n.command("status", "--json")), &st); err != nil {
+		n.t.Fatal(err)
+	}
+	count := 0
+	for _, d := range st.Devices {
+		if d.Connected && !d.Self {
+			count++
+		}
+	}
+	return count
 }
 
 // mounted reports whether a file system of ours is mounted at dir.

@@ -42,6 +42,8 @@ type Config struct {
 	Passphrase func(creating bool) ([]byte, error)
 	// Version is shown in the status.
 	Version string
+	// Now is the wall clock; nil means time.Now.
+	Now func() time.Time
 }
 
 func (c Config) name() string {

@@ -15,6 +15,7 @@ func (n *Node) openReplica() (err error) {
 	cfg := replica.Config{
 		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store},
 		Transport: tcp(n.keys, n.cfg), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
+		Now: n.cfg.Now,
 	}
 	if n.format.Role == RoleMember {
 		n.epochs = newEpochs(n.keys.device, n.format.Volume)
@@ -49,6 +50,7 @@ func (n *Node) openVolume() error {
 		Logger:    n.log.Named("volume"),
 		ReadOnly:  n.cfg.ReadOnly,
 		DiskUsage: n.diskUsage,
+		Now:       n.cfg.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("open volume: %w", err)

@@ -89,7 +89,7 @@ func Join(ctx context.Context, cfg Config, line string) error {
 	return setUp(cfg, inv.Volume, inv.Role.String(), func(k keys, state kv.DB) error {
 		rc := replica.Config{
 			Volume: replica.VolumeID(inv.Volume), Identity: k.device.Private(), KV: state, Logger: cfg.Logger,
-			Transport: tcp(k, cfg),
+			Transport: tcp(k, cfg), Now: cfg.Now,
 		}
 		err := replica.Join(ctx, rc, replica.Joining{
 			Invite: replica.Invite{
