@@ -33,7 +33,7 @@ func (h handshaker) Handshake(ctx context.Context, s transport.Stream, peer tran
 	if dialed {
 		return dialHello(s, own, h.r.cfg.Volume)
 	}
-	return h.r.answerHello(s, own, DeviceID(peer))
+	return h.r.answerHello(ctx, s, own, DeviceID(peer))
 }
 
 // dialHello says hello and takes the answer, which may be a refusal.
@@ -56,7 +56,7 @@ func dialHello(s transport.Stream, own *replicapb.Hello, volume VolumeID) (*peer
 }
 
 // answerHello takes the other side's hello and answers it.
-func (r *Replica) answerHello(s transport.Stream, own *replicapb.Hello, peer DeviceID) (*peerHello, error) {
+func (r *Replica) answerHello(ctx context.Context, s transport.Stream, own *replicapb.Hello, peer DeviceID) (*peerHello, error) {
 	var p replicapb.Hello
 	if err := codec.Read(s, &p, maxHello); err != nil {
 		return nil, fmt.Errorf("await hello: %w", err)
@@ -64,6 +64,9 @@ func (r *Replica) answerHello(s transport.Stream, own *replicapb.Hello, peer Dev
 	hello, refusal := judgeHello(&p, r.cfg.Volume)
 	if refusal == nil {
 		refusal = r.judgePeer(peer, &p)
+	}
+	if refusal == nil && r.runsBeside(ctx, peer, hello.instance) {
+		refusal = refusedClone()
 	}
 	if refusal != nil {
 		own = &replicapb.Hello{
@@ -97,7 +100,7 @@ func judgeHello(p *replicapb.Hello, volume VolumeID) (*peerHello, *RefusedError)
 // judgePeer decides whether a device may take part.
 func (r *Replica) judgePeer(peer DeviceID, p *replicapb.Hello) *RefusedError {
 	if peer == r.self {
-		return &RefusedError{CodeClone, "the same device runs twice; one is a copy or a restored backup"}
+		return refusedClone()
 	}
 	if p.GetJoin() != nil {
 		refusal, err := r.letIn(peer, p.GetJoin())

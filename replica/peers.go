@@ -25,6 +25,7 @@ type peer struct {
 	lost    map[AuthorID]bool
 	changed bool // since it was saved
 	lastErr string
+	clone   bool // it says that this device runs elsewhere too
 
 	// banned is until when it is not talked to, because it broke the protocol.
 	banned  time.Time

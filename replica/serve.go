@@ -170,6 +170,7 @@ func (r *Replica) register(s *session) bool {
 	}
 	r.sessions[s.peer] = s
 	p := r.peer(s.peer)
+	p.clone = false
 	p.lastSeen, p.changed = r.cfg.Now(), true
 	r.learnAddrs(s.peer, s.hello.seenAt(s.conn.RemoteAddr()), true)
 	for id := range r.sessions {
@@ -312,6 +313,7 @@ func (r *Replica) refusedBy(id DeviceID, err error) {
 	r.mu.Lock()
 	p := r.peer(id)
 	told := p.lastErr == refused.Reason
+	p.clone = refused.Code == CodeClone
 	p.lastErr = refused.Reason
 	d, _ := r.control.device(id)
 	r.mu.Unlock()

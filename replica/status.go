@@ -14,6 +14,9 @@ type Status struct {
 	Listen    string // the address it listens at; empty: it does not
 	Connected int
 	Devices   []DeviceStatus // all, this one first
+	// Clone says that a device refuses to talk to this one because the same
+	// device is connected to it from elsewhere.
+	Clone bool
 }
 
 // DeviceStatus is one device as this one sees it.
@@ -30,6 +33,7 @@ type DeviceStatus struct {
 	MissingBatches uint64
 	MissingChunks  uint64
 	MissingBytes   uint64
+	clone          bool
 }
 
 // Progress says how far a Wait is.
@@ -61,6 +65,7 @@ func (r *Replica) Status() (Status, error) {
 			return Status{}, err
 		}
 		st.Devices = append(st.Devices, ds)
+		st.Clone = st.Clone || ds.clone
 	}
 	return st, nil
 }
@@ -73,6 +78,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	ds.Connected = r.sessions[d.ID] != nil
 	ds.Addrs = slices.Clone(p.addrs)
 	ds.LastSeen = p.lastSeen
+	ds.clone = p.clone
 	for a, n := range vector {
 		held := min(n, p.acked[a])
 		if r.heads[a].device == d.ID && !p.lost[a] {

@@ -57,6 +57,11 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 	if st.Store.DiskFree < lowSpace {
 		st.Problems = append(st.Problems, "the disk of the data directory is nearly full: free some space, or writing will fail")
 	}
+	if rs.Clone {
+		st.Problems = append(st.Problems, "this device runs elsewhere too, so others refuse to talk to this node: "+
+			"one of the two is a copy of the data directory, or a restored backup; end one, "+
+			"or join with a new data directory (fsmount invite) to have two devices")
+	}
 	st.Listen = rs.Listen
 	for _, d := range rs.Devices {
 		st.Devices = append(st.Devices, deviceOf(d))
