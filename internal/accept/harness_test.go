@@ -105,6 +105,7 @@ func newNode(t testing.TB, name, invite string, args ...string) *node {
 func (n *node) start(args ...string) {
 	n.t.Helper()
 	args = append([]string{n.mnt, "--data", n.data, "--listen", n.listen}, args...)
+	first := n.cmd == nil
 	n.cmd = n.invocation(args)
 	n.log = &bytes.Buffer{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
@@ -116,7 +117,9 @@ func (n *node) start(args ...string) {
 		n.err = cmd.Wait()
 		close(exited)
 	}(n.cmd, n.exited)
-	n.t.Cleanup(n.cleanup)
+	if first {
+		n.t.Cleanup(n.cleanup)
+	}
 	n.until(30*time.Second, "the mount", func() bool {
 		select {
 		case <-n.exited:
@@ -141,15 +144,20 @@ func (n *node) invocation(args []string) *exec.Cmd {
 	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + n.netns, bin}, args...)...)
 }
 
-// connected returns how many other devices the node has a connection with.
-func (n *node) connected() int {
+// status returns what the node says of itself.
+func (n *node) status() (st control.Status) {
 	n.t.Helper()
-	var st control.Status
 	if err := json.Unmarshal([]byte(n.command("status", "--json")), &st); err != nil {
 		n.t.Fatal(err)
 	}
+	return st
+}
+
+// connected returns how many other devices the node has a connection with.
+func (n *node) connected() int {
+	n.t.Helper()
 	count := 0
-	for _, d := range st.Devices {
+	for _, d := range n.status().Devices {
 		if d.Connected && !d.Self {
 			count++
 		}

@@ -126,6 +126,7 @@ func (l *lan) join(host int) {
 func (l *lan) sever(one, other int) {
 	l.t.Helper()
 	for _, host := range []int{one, other} {
+		l.ip("-n", l.hub, "link", "set", port(host), "master", "hub") // a silent cut took it away
 		l.ip("-n", l.hub, "link", "set", port(host), "type", "bridge_slave", "isolated", "on")
 	}
 }

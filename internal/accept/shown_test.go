@@ -135,15 +135,23 @@ func has(e thing, there bool) string {
 func oneTree(t testing.TB, limit time.Duration, nodes ...*node) (shown, time.Duration) {
 	t.Helper()
 	start := time.Now()
+	tree, why := settle(nodes, limit)
+	if why != "" {
+		t.Fatalf("no one tree on all mounts within %v: %s", limit, tail(why))
+	}
+	return tree, time.Since(start)
+}
+
+// settle waits until all mounts show one tree and returns it, or in what they differ
+// when the time is over.
+func settle(nodes []*node, limit time.Duration) (shown, string) {
+	start := time.Now()
 	tick := time.NewTicker(30 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		tree, why := compare(nodes)
-		if why == "" {
-			return tree, time.Since(start)
-		}
-		if time.Since(start) > limit {
-			t.Fatalf("no one tree on all mounts within %v: %s", limit, tail(why))
+		if why == "" || time.Since(start) > limit {
+			return tree, why
 		}
 		<-tick.C
 	}
