@@ -153,6 +153,18 @@ func (n *node) status() (st control.Status) {
 	return st
 }
 
+// deviceName returns the name that the volume has for the node.
+func (n *node) deviceName() string {
+	n.t.Helper()
+	for _, d := range n.status().Devices {
+		if d.Self {
+			return d.Name
+		}
+	}
+	n.t.Fatal("the status does not name the device itself")
+	return ""
+}
+
 // connected returns how many other devices the node has a connection with.
 func (n *node) connected() int {
 	n.t.Helper()

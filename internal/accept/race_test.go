@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,10 @@ import (
 // what both must show once they do. The later side has done more before, so that
 // its ops are the greater.
 type race struct {
-	name    string
-	before  func(d dir) // on one mount, seen by both
+	name   string
+	before func(d dir) // on one mount, seen by both
+	// split is what both do in a split before, with contents of their own; may be nil.
+	split   func(d dir, content string)
 	earlier func(d dir)
 	later   func(d dir)
 	want    map[string]string // as contents returns it
@@ -133,6 +136,69 @@ var races = []race{
 	},
 }
 
+// conflictRaces are races about a conflict file, which an earlier split has left
+// beside f.txt: that has the content "two", its conflict file "one".
+var conflictRaces = []race{
+	{
+		name:    "both edit a conflict file",
+		earlier: func(d dir) { d.write(d.conflict(), "earlier") },
+		later:   func(d dir) { d.write(d.conflict(), "later") },
+		want:    map[string]string{"f.txt": "two", "f (conflict).txt": "earlier | later"},
+	},
+	{
+		name:    "edit of a conflict file against its removal: the edit survives",
+		earlier: func(d dir) { d.write(d.conflict(), "earlier") },
+		later:   func(d dir) { d.remove(d.conflict()) },
+		want:    map[string]string{"f.txt": "two", "f (conflict).txt": "earlier"},
+	},
+	{
+		name:    "removal of a conflict file against its edit: the edit survives",
+		earlier: func(d dir) { d.remove(d.conflict()) },
+		later:   func(d dir) { d.write(d.conflict(), "later") },
+		want:    map[string]string{"f.txt": "two", "f (conflict).txt": "later"},
+	},
+	{
+		name:    "a conflict file edited in place, and saved by renaming",
+		earlier: func(d dir) { d.write(d.conflict(), "earlier") },
+		later:   func(d dir) { d.save(d.conflict(), "later") },
+		want:    map[string]string{"f.txt": "two", "f (conflict).txt": "earlier | later"},
+	},
+	{
+		name:    "a conflict file saved by renaming, and edited in place",
+		earlier: func(d dir) { d.save(d.conflict(), "earlier") },
+		later:   func(d dir) { d.write(d.conflict(), "later") },
+		want:    map[string]string{"f.txt": "two", "f (conflict).txt": "earlier | later"},
+	},
+	{
+		name:    "removal of the file against an edit of its conflict file: the edit survives, the file goes",
+		earlier: func(d dir) { d.remove("f.txt") },
+		later:   func(d dir) { d.write(d.conflict(), "later") },
+		want:    map[string]string{"f (conflict).txt": "later"},
+	},
+	{
+		name:    "a conflict file renamed over the file, which the other edits: the renamed one has the name, the edit survives",
+		earlier: func(d dir) { d.rename(d.conflict(), "f.txt") },
+		later:   func(d dir) { d.write("f.txt", "later") },
+		want:    map[string]string{"f.txt": "one", "f (conflict).txt": "later"},
+	},
+}
+
+// allRaces returns the races, those about a conflict file with either kind of it: of
+// two contents of one file, and of two files under one name.
+func allRaces() []race {
+	out := slices.Clone(races)
+	for _, r := range conflictRaces {
+		name := r.name
+		r.split = func(d dir, content string) { d.write("f.txt", content) }
+		r.name = "both had created: " + name
+		out = append(out, r)
+		r.before = func(d dir) { d.write("f.txt", "base") }
+		r.name = "both had edited: " + name
+		out = append(out, r)
+	}
+	return out
+}
+
 // TestRaces brings the races about on real mounts whose network is cut: once with
 // clocks that agree, once with the clock of the earlier side a year ahead. Clocks
 // must decide nothing.
@@ -156,6 +222,7 @@ func testRaces(t *testing.T, bin string, how pull, ahead time.Duration) {
 	l := newLAN(t, 2)
 	early := l.newNodeOf(bin, 0, "")
 	late := l.newNode(1, strings.TrimSpace(early.command("invite")))
+	races := allRaces()
 	each := func(n *node, do func(race) func(dir)) {
 		for i, r := range races {
 			if fn := do(r); fn != nil {
@@ -171,22 +238,38 @@ func testRaces(t *testing.T, bin string, how pull, ahead time.Duration) {
 
 	l.cut(0, how)
 	grow(t, late)
+	each(early, func(r race) func(dir) { return r.first("one") })
+	each(late, func(r race) func(dir) { return r.first("two") })
+	l.join(0)
+	oneTree(t, 10*time.Second, early, late)
+
+	l.cut(0, how)
+	grow(t, late)
 	each(early, func(r race) func(dir) { return r.earlier })
 	each(late, func(r race) func(dir) { return r.later })
 	l.join(0)
 	_, took := oneTree(t, 10*time.Second, early, late)
 	t.Logf("one tree %.2f s after the network was back", took.Seconds())
 
+	clocks := map[string]time.Duration{early.deviceName(): ahead, late.deviceName(): 0}
 	for i, r := range races {
 		t.Run(r.name, func(t *testing.T) {
 			for _, n := range []*node{early, late} {
-				got := contents(t, filepath.Join(n.mnt, fmt.Sprint(i)), ahead)
+				got := contents(t, filepath.Join(n.mnt, fmt.Sprint(i)), clocks)
 				if diff := cmp.Diff(r.want, got); diff != "" {
 					t.Errorf("on %s (-want +got):\n%s", filepath.Base(n.mnt), diff)
 				}
 			}
 		})
 	}
+}
+
+// first returns what a side does in the split before, if anything.
+func (r race) first(content string) func(dir) {
+	if r.split == nil {
+		return nil
+	}
+	return func(d dir) { r.split(d, content) }
 }
 
 // grow makes the counter of a node's ops greater than another's can get in the
@@ -201,52 +284,59 @@ func grow(t *testing.T, n *node) {
 }
 
 // conflictMark is what makes a name a conflict name: device, date and hash.
-var conflictMark = regexp.MustCompile(`\(conflict [^/()]+ (\d{4}-\d{2}-\d{2} \d{6}) [0-9a-f]{8}\)`)
+var conflictMark = regexp.MustCompile(`\(conflict ([^/()]+) (\d{4}-\d{2}-\d{2} \d{6}) [0-9a-f]{8}\)`)
 
 // contents returns what is below a directory, by path: the content of a file, and
 // how many names it has if several, "-> target" for a symbolic link, nothing for a
-// directory, whose path ends in a slash. Conflict names are cut to "(conflict)";
-// their dates must be those of a clock that is ahead.
-func contents(t *testing.T, root string, ahead time.Duration) map[string]string {
+// directory, whose path ends in a slash. Of a conflict name "(conflict)" is left, once,
+// and several conflict files of one name have their contents in one string. The dates in
+// conflict names must be those of the devices' clocks.
+func contents(t *testing.T, root string, clocks map[string]time.Duration) map[string]string {
 	t.Helper()
 	tree, err := show(root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	delete(tree, ".")
-	out := map[string]string{}
+	all := map[string][]string{}
 	for path, e := range tree {
-		checkMark(t, path, ahead)
+		for _, m := range conflictMark.FindAllStringSubmatch(path, -1) {
+			checkMark(t, path, m[2], clocks[m[1]])
+		}
 		name := conflictMark.ReplaceAllString(path, "(conflict)")
-		value := e.key
-		switch {
-		case e.mode.IsDir():
+		name = strings.ReplaceAll(name, "(conflict) (conflict)", "(conflict)")
+		if e.mode.IsDir() {
 			name += "/"
-		case e.mode.IsRegular():
-			b, err := os.ReadFile(filepath.Join(root, path))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if value = string(b); e.links > 1 {
-				value += fmt.Sprintf(" (%d names)", e.links)
-			}
 		}
-		if _, twice := out[name]; twice {
-			name = path // two conflict files of one name: shown as they are
-		}
-		out[name] = value
+		all[name] = append(all[name], value(t, filepath.Join(root, path), e))
+	}
+	out := map[string]string{}
+	for name, values := range all {
+		slices.Sort(values)
+		out[name] = strings.Join(values, " | ")
 	}
 	return out
 }
 
-// checkMark holds the date in a conflict name against the clock of the side that lost.
-func checkMark(t *testing.T, path string, ahead time.Duration) {
+func value(t *testing.T, path string, e thing) string {
 	t.Helper()
-	m := conflictMark.FindStringSubmatch(path)
-	if m == nil {
-		return
+	if !e.mode.IsRegular() {
+		return e.key
 	}
-	at, err := time.Parse("2006-01-02 150405", m[1])
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.links > 1 {
+		return fmt.Sprintf("%s (%d names)", b, e.links)
+	}
+	return string(b)
+}
+
+// checkMark holds the date in a conflict name against the clock of the device in it.
+func checkMark(t *testing.T, path, date string, ahead time.Duration) {
+	t.Helper()
+	at, err := time.Parse("2006-01-02 150405", date)
 	if err != nil {
 		t.Errorf("%s: %v", path, err)
 	}
@@ -273,6 +363,16 @@ func (d dir) must(err error) {
 func (d dir) write(name, content string) {
 	d.t.Helper()
 	d.must(os.WriteFile(d.at(name), []byte(content), 0o644))
+}
+
+// conflict returns the name of the one conflict file of f.txt.
+func (d dir) conflict() string {
+	d.t.Helper()
+	names, err := filepath.Glob(d.at("f (conflict*"))
+	if err != nil || len(names) != 1 {
+		d.t.Fatalf("conflict files in %s: %q, %v", d.path, names, err)
+	}
+	return filepath.Base(names[0])
 }
 
 // save replaces a file as editors do.
