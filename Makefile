@@ -33,12 +33,12 @@ demo: build
 	go run ./internal/demo -bin bin/fsmount
 
 test:
-	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git gcc:gcc libc6-dev:gcc
+	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip gcc:gcc libc6-dev:gcc
 	go test -race -shuffle=on -timeout 18m ./...
 
 # The same at the sizes that users meet; takes long and prints figures.
 accept:
-	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git
+	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h ./internal/accept/
 
 check:

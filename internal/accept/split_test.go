@@ -65,7 +65,7 @@ func (s *split) tell() {
 		return
 	}
 	for _, w := range s.workers {
-		s.t.Logf("the last that %s did:\n%s", w.who(), strings.Join(w.did[max(0, len(w.did)-150):], "\n"))
+		s.t.Logf("the last that %s did:\n%s", w.who(), strings.Join(w.did[max(0, len(w.did)-1000):], "\n"))
 	}
 }
 
