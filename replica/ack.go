@@ -64,6 +64,11 @@ func (r *Replica) flush(ctx context.Context) error {
 	for _, f := range filled {
 		r.incoming.ack(f)
 	}
+	if len(filled) > 0 {
+		// Offered back to where they came from as well, in one go: its word that it
+		// holds them is what Wait and Status count.
+		r.notifyPush(nil)
+	}
 	return nil
 }
 

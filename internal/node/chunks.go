@@ -49,6 +49,8 @@ func (c *chunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, erro
 	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
 		// The reader has its bytes; only the next read will have to fetch again.
 		c.log.Warn("cannot keep a fetched chunk", "chunk", id, "error", err)
+	} else {
+		c.peers.Poke()
 	}
 	return append(dst, sealed...), nil
 }
