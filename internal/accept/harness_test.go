@@ -81,9 +81,28 @@ type node struct {
 	netns  string // network namespace it runs in; empty: that of the test
 	bin    string // empty: the command as it is shipped
 	cmd    *exec.Cmd
-	log    *bytes.Buffer
+	log    *logBuffer
 	exited chan struct{}
 	err    error
+}
+
+// logBuffer keeps what a process writes, and may be read meanwhile.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // newNode mounts a new volume, or joins one by an invite.
@@ -107,7 +126,7 @@ func (n *node) start(args ...string) {
 	args = append([]string{n.mnt, "--data", n.data, "--listen", n.listen}, args...)
 	first := n.cmd == nil
 	n.cmd = n.invocation(args)
-	n.log = &bytes.Buffer{}
+	n.log = &logBuffer{}
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
 		n.t.Fatal(err)
