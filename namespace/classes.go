@@ -101,7 +101,7 @@ func (x *txn) viewAll(v *view, nodes []*node, names []string) error {
 }
 
 // sharedNames returns the names that at least two of some directories have
-// entries for. It reads all names of all but the largest of them.
+// something under, and those whose conflict names these are. It reads all names of all but the largest of them.
 func (x *txn) sharedNames(nodes []*node) ([]string, error) {
 	bySize := slices.SortedStableFunc(slices.Values(nodes), func(a, b *node) int {
 		switch {
@@ -124,9 +124,16 @@ func (x *txn) sharedNames(nodes []*node) ([]string, error) {
 				if err != nil {
 					return nil, err
 				}
-				if len(s.own) > 0 {
-					shared[name] = true
-					break
+				if len(s.own) == 0 && len(s.aliases) == 0 {
+					continue
+				}
+				shared[name] = true
+				own, err := x.slot(n.id, name)
+				if err != nil {
+					return nil, err
+				}
+				for _, a := range append(slices.Clone(s.aliases), own.aliases...) {
+					shared[a.slot] = true
 				}
 			}
 		}
@@ -134,7 +141,7 @@ func (x *txn) sharedNames(nodes []*node) ([]string, error) {
 	return slices.Sorted(maps.Keys(shared)), nil
 }
 
-// ownNames returns the names that a directory has entries for, in no order.
+// ownNames returns the names that a directory has something under, in no order.
 func (x *txn) ownNames(dir NodeID) ([]string, error) {
 	names := map[string]bool{}
 	prefix := slotKey(dir, "")
@@ -142,7 +149,7 @@ func (x *txn) ownNames(dir NodeID) ([]string, error) {
 	err := x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
 		var s slot
 		inner = decodeSlot(v, &s)
-		names[string(k[len(prefix):])] = len(s.own) > 0
+		names[string(k[len(prefix):])] = true
 		return inner == nil
 	})
 	if err := errors.Join(inner, err); err != nil {
@@ -150,7 +157,7 @@ func (x *txn) ownNames(dir NodeID) ([]string, error) {
 	}
 	for k, s := range x.slots { // which may not be written yet
 		if k.Dir == dir {
-			names[k.Name] = len(s.own) > 0
+			names[k.Name] = len(s.own) > 0 || len(s.aliases) > 0
 		}
 	}
 	maps.DeleteFunc(names, func(_ string, there bool) bool { return !there })

@@ -2,6 +2,7 @@ package namespace
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"strings"
 	"time"
@@ -13,17 +14,22 @@ const maxExt = 32
 
 // conflictName returns the name under which an entry is shown that lost its
 // slot's name to another: "stem (conflict DEVICE 2026-11-22 103000 ab12cd34).ext".
-// Nothing but the op that made the entry decides it.
-func conflictName(name, device string, e EntryID, unixNano int64) string {
+// Nothing but the op that made the entry decides it. Level counts the names made so that
+// entries of their own have.
+func conflictName(name, device string, e EntryID, unixNano int64, level int) string {
 	stem, ext := splitExt(name)
 	mark := " (conflict " + device + " " + time.Unix(0, unixNano).UTC().Format("2006-01-02 150405") + " " +
-		hex.EncodeToString(conflictHash(e)) + ")" + ext
+		hex.EncodeToString(conflictHash(e, level)) + ")" + ext
 	return cut(stem, MaxName-len(mark)) + mark
 }
 
 // conflictHash is what tells conflict names apart, 4 bytes.
-func conflictHash(e EntryID) []byte {
-	sum := sha256.Sum256(e.Append([]byte("forever conflict\x00")))
+func conflictHash(e EntryID, level int) []byte {
+	text := e.Append([]byte("forever conflict\x00"))
+	if level > 0 {
+		text = binary.AppendUvarint(text, uint64(level))
+	}
+	sum := sha256.Sum256(text)
 	return sum[:4]
 }
 

@@ -162,7 +162,7 @@ func (x *txn) demote(dir NodeID, name string, ids []EntryID) error {
 			return err
 		}
 	}
-	u, err := x.union(dir, name)
+	us, err := x.addName(nil, dir, name)
 	if err != nil {
 		return err
 	}
@@ -171,7 +171,7 @@ func (x *txn) demote(dir NodeID, name string, ids []EntryID) error {
 		return err
 	}
 	x.touchName(dir, name)
-	return x.around([]union{u}, func() error {
+	return x.around(us, func() error {
 		for i := range s.own {
 			if slices.Contains(ids, s.own[i].id) {
 				s.own[i].demoted, s.dirty = true, true

@@ -121,7 +121,7 @@ func TestGoldenRecords(t *testing.T) {
 	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
 	x := xattr{a, true, []byte("v")}
 	for name, got := range map[string][]byte{"node-file": file.append(nil), "node-dir": dir.append(nil), "slot": s.append(nil),
-		"tomb": tb.append(nil), "place": file.homes[0].append(nil), "head": (&conflict{Root, "u", s.aliases[0]}).append(nil),
+		"tomb": tb.append(nil), "place": file.homes[0].append(nil), "head": (&conflict{Root, "u", s.aliases[0], false}).append(nil),
 		"content": appendContent(nil, &file.heads[0]), "move": mv.append(nil), "xattr": x.append(nil)} {
 		path := filepath.Join("testdata", "record-v2-"+name+".hex")
 		if *update {

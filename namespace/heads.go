@@ -46,7 +46,7 @@ func (n *node) losing() (out []Content) {
 // decodeConflict reads a conflict from the record under its headKey.
 func decodeConflict(b []byte) (c conflict, err error) {
 	d := decoder{b: b}
-	c = conflict{d.id(), string(d.bytes()), alias{string(d.bytes()), d.entry(), d.id(), Kind(d.u8())}}
+	c = conflict{d.id(), string(d.bytes()), alias{string(d.bytes()), d.entry(), d.id(), Kind(d.u8())}, false}
 	return c, d.err("head")
 }
 
@@ -155,8 +155,11 @@ func (x *txn) forkAll(now int64, n *node, dir NodeID, slot string) error {
 		return err
 	}
 	for _, h := range n.losing() {
-		under := conflictName(slot, x.device(h.ID.Author), EntryID{h.ID, headIndex}, h.Time)
-		if err := x.forkHead(now, n, h.ID, dir, under); err != nil {
+		c, err := head(x.tx, forkIDOf(h.ID))
+		if err != nil {
+			return fmt.Errorf("find where a content of %v is shown: %w", n.id, err)
+		}
+		if err := x.forkHead(now, n, h.ID, c.dir, c.under); err != nil {
 			return err
 		}
 	}

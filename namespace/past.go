@@ -53,7 +53,7 @@ type PastEntry struct {
 }
 
 // refOf returns the digits that name a content, those of its conflict name.
-func refOf(o OpID) string { return hex.EncodeToString(conflictHash(EntryID{o, headIndex})) }
+func refOf(o OpID) string { return hex.EncodeToString(conflictHash(EntryID{o, headIndex}, 0)) }
 
 func (t *Tree) deviceOf(a AuthorID) string { return deviceName(t.authors[a].device, a) }
 
@@ -374,10 +374,21 @@ func (t *Tree) shownName(n *node) (string, error) {
 	}
 	for _, e := range u.entries() {
 		if slices.Contains(n.members(), e.node) {
-			return conflictName(u.name, t.deviceOf(e.id.Op.Author), e.id, e.time), nil
+			return t.freeConflictName(u.dirs[0], u.name, &e.slotEntry)
 		}
 	}
 	return "", ErrNotExist
+}
+
+// freeConflictName returns the conflict name of an entry that no entry of its own has.
+func (t *Tree) freeConflictName(dir NodeID, name string, e *slotEntry) (string, error) {
+	for level := 0; ; level++ {
+		under := conflictName(name, t.deviceOf(e.id.Op.Author), e.id, e.time, level)
+		u, err := t.union(dir, under)
+		if err != nil || !u.taken() {
+			return under, err
+		}
+	}
 }
 
 // RemovedHere reports whether this device took part in removing the names of a file that has none.

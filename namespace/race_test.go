@@ -319,6 +319,38 @@ func TestConflictFilesTouchedTwice(t *testing.T) {
 	}
 }
 
+// TestConflictNameTaken: what is shown under a conflict name is not hidden by a file that takes the name.
+func TestConflictNameTaken(t *testing.T) {
+	for _, edits := range []bool{false, true} {
+		a, b := newRig(t, 1), newRig(t, 2)
+		a.must(a.mkfile("f"), a.write("f", "one"))
+		if edits {
+			meet(t, a, b)
+		} else {
+			b.must(b.mkfile("f"))
+		}
+		a.must(a.write("f", "a"))
+		b.must(b.write("f", "b"))
+		meet(t, a, b)
+		c, _, _ := strings.Cut(a.ls()[1], "=")
+		a.must(a.write(c, "edited"))
+		b.must(b.mkfile("tmp"), b.write("tmp", "saved"), b.mv("tmp", c, 0))
+		meet(t, a, b)
+		got := strings.Join(plain(a.ls()), ",")
+		for _, want := range []string{"f=b", "=edited", "=saved"} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s is nowhere to be seen: %v", want, got)
+			}
+		}
+		// Once the name is free again the file has it back.
+		b.must(b.mv(c, "saved", 0))
+		meet(t, a, b)
+		if got := strings.Join(plain(a.ls()), ","); !strings.Contains(got, "saved=saved") || !strings.Contains(got, "=edited") {
+			t.Errorf("after the name was freed: %v", got)
+		}
+	}
+}
+
 // TestDemotionSticks: whoever removes the winner knowing of the other leaves
 // the other its conflict name.
 func TestDemotionSticks(t *testing.T) {
@@ -362,13 +394,13 @@ func TestConflictNames(t *testing.T) {
 		{"...", "x", "... (conflict x 2026-11-22 103000 HASH)"},
 		{long + "x", "laptop", strings.Repeat("ä", 105) + " (conflict laptop 2026-11-22 103000 HASH)"},
 	} {
-		got := conflictName(c.name, c.device, id, 1795343400e9)
+		got := conflictName(c.name, c.device, id, 1795343400e9, 0)
 		got = regexp.MustCompile(`[0-9a-f]{8}\)`).ReplaceAllString(got, "HASH)")
 		if got != c.want {
 			t.Errorf("%q: got %q, want %q", c.name, got, c.want)
 		}
 	}
-	if got := conflictName(long+".x", strings.Repeat("d", MaxDevice), id, 0); len(got) > MaxName {
+	if got := conflictName(long+".x", strings.Repeat("d", MaxDevice), id, 0, 0); len(got) > MaxName {
 		t.Errorf("%d bytes", len(got))
 	}
 	for in, want := range map[string]string{"a/b\x00": "a_b_", "": "01000000", "\xff": "_"} {

@@ -186,6 +186,9 @@ func (d *device) act() {
 	now := d.w.clock
 	dir := rapid.SampledFrom(dirs).Draw(t, "dir")
 	name := rapid.SampledFrom([]string{"a", "b", "c.txt"}).Draw(t, "name")
+	if len(places) > 0 && rapid.IntRange(0, 7).Draw(t, "taken") == 0 { // a conflict name, perhaps
+		name = rapid.SampledFrom(places).Draw(t, "like").Name
+	}
 	if len(places) == 0 || rapid.IntRange(0, 3).Draw(t, "make") == 0 {
 		kind := rapid.SampledFrom([]Kind{KindFile, KindDir, KindDir, KindSymlink}).Draw(t, "kind")
 		spec := CreateSpec{Kind: kind, Mode: 0o644}

@@ -218,11 +218,12 @@ func sameVersion(v, w *chunk.Version) bool {
 	return v.Root == w.Root && v.BlockLog == w.BlockLog && v.Height == w.Height && bytes.Equal(v.Inline, w.Inline)
 }
 
-// conflict is an alias and where it is shown.
+// conflict is an alias and the slot it is in.
 type conflict struct {
 	dir   NodeID
 	under string
 	alias
+	hidden bool // an entry has that name; the alias is in another slot too
 }
 
 // view is what a name shows besides its winner.
@@ -269,8 +270,9 @@ func (x *txn) view(v *view, u *union) error {
 		c := &claims[i]
 		if i != w && c.cover == i {
 			top := &c.entries[0]
-			under := conflictName(u.name, x.device(top.id.Op.Author), top.id, top.time)
-			v.conflicts = append(v.conflicts, conflict{top.dir, under, alias{u.name, top.id, c.members[0], c.kind}})
+			if err := x.viewConflict(v, u, top.dir, alias{u.name, top.id, c.members[0], c.kind}, top.time); err != nil {
+				return err
+			}
 		}
 		if len(c.members) > 1 {
 			v.groups = append(v.groups, c.members)
@@ -295,11 +297,33 @@ func (x *txn) viewHeads(v *view, u *union, id NodeID) error {
 		return err
 	}
 	for _, h := range n.losing() {
-		e := EntryID{h.ID, headIndex}
-		under := conflictName(u.name, x.device(h.ID.Author), e, h.Time)
-		v.conflicts = append(v.conflicts, conflict{p.dir, under, alias{u.name, e, forkIDOf(h.ID), KindFile}})
+		a := alias{u.name, EntryID{h.ID, headIndex}, forkIDOf(h.ID), KindFile}
+		if err := x.viewConflict(v, u, p.dir, a, h.Time); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// viewConflict adds something that is shown under a conflict name: the first that no entry has, and hidden behind those.
+func (x *txn) viewConflict(v *view, u *union, dir NodeID, a alias, time int64) error {
+	for level := 0; ; level++ {
+		under := conflictName(u.name, x.device(a.id.Op.Author), a.id, time, level)
+		other, err := x.unionOf(u.dirs, under)
+		if err != nil {
+			return err
+		}
+		hidden := other.taken()
+		v.conflicts = append(v.conflicts, conflict{dir, under, a, hidden})
+		if !hidden {
+			return nil
+		}
+	}
+}
+
+// taken reports whether an entry has the name.
+func (u *union) taken() bool {
+	return slices.ContainsFunc(u.slots, func(s *slot) bool { return s.winner() != nil })
 }
 
 // around runs fn, which changes what names show, and lets conflict names and
@@ -379,7 +403,7 @@ func (x *txn) editSlot(dir NodeID, name string, n *node, fn func(*slot) error) e
 			return err
 		}
 	}
-	if us, err = x.addUnion(us, dir, name); err != nil {
+	if us, err = x.addName(us, dir, name); err != nil {
 		return err
 	}
 	s, err := x.slot(dir, name)
@@ -389,6 +413,23 @@ func (x *txn) editSlot(dir NodeID, name string, n *node, fn func(*slot) error) e
 	s.dirty = true
 	x.touchName(dir, name)
 	return x.around(us, func() error { return fn(s) })
+}
+
+// addName adds a name, and those whose conflict names it may be.
+func (x *txn) addName(us []union, dir NodeID, name string) ([]union, error) {
+	us, err := x.addUnion(us, dir, name)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(us, func(u union) bool { return u.name == name && slices.Contains(u.dirs, dir) })
+	for _, s := range us[i].slots {
+		for _, a := range s.aliases {
+			if us, err = x.addUnion(us, dir, a.slot); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return us, nil
 }
 
 // editHeads changes the contents of a file.
@@ -417,13 +458,15 @@ func (x *txn) showConflict(c conflict, show bool) error {
 	switch {
 	case show && !found:
 		s.aliases = slices.Insert(s.aliases, i, c.alias)
-		x.meta.conflicts++
 	case !show && found:
 		s.aliases = slices.Delete(s.aliases, i, i+1)
-		x.meta.conflicts--
 	}
 	s.dirty = true
 	x.touchName(c.dir, c.under)
+	if c.hidden {
+		return nil
+	}
+	x.meta.conflicts += uint64(2*b2i(show) - 1)
 	if err := x.setKey(conflictKey(c.dir, c.under, c.id), nil, show); err != nil {
 		return err
 	}
