@@ -263,6 +263,7 @@ func TestConflictFiles(t *testing.T) {
 		{"renamed", func(a *rig, c string) { a.must(a.mv(c, "g", 0)) }, []string{"f=b", "g=a"}},
 		{"written", func(a *rig, c string) { a.must(a.write(c, "new")) }, []string{"f (dev1)=new", "f=b"}},
 		{"linked", func(a *rig, c string) { a.must(a.ln(c, "g")) }, []string{"f (dev1)=a", "f=b", "g=a"}},
+		{"replaced by the winner", func(a *rig, c string) { a.must(a.mv("f", c, 0)) }, []string{"f (dev1)=b"}},
 		{"exchanged with the winner", func(a *rig, c string) { a.must(a.mv(c, "f", Exchange)) }, []string{"f (dev1)=b", "f=a"}},
 		{"replaced", func(a *rig, c string) { a.must(a.mkfile("g"), a.write("g", "n"), a.mv("g", c, 0)) }, []string{"f (dev1)=n", "f=b"}},
 		{"the winner removed", func(a *rig, _ string) { a.must(a.rm("f")) }, []string{"f (dev1)=a"}},

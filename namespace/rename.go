@@ -155,10 +155,11 @@ func (x *txn) checkBelow(dir, n *node) error {
 
 // rename makes the ops.
 func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags RenameFlags) error {
-	if err := x.leaving(now, &r.src); err != nil {
+	// What is replaced goes first: it may be a content of the file that is moved.
+	if err := x.dropReplaced(now, r, flags); err != nil {
 		return err
 	}
-	if err := x.dropReplaced(now, r, flags); err != nil {
+	if err := x.leaving(now, &r.src); err != nil {
 		return err
 	}
 	from, err := x.host(r.from)
