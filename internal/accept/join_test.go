@@ -1,0 +1,68 @@
+package accept
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// TestJoin lets a second machine join a volume of many files: all of it can be
+// listed, looked at and opened within seconds, though the contents are elsewhere.
+func TestJoin(t *testing.T) {
+	files, limit := scale(3000, 100_000), 10*time.Second
+	a := newNode(t, "a", "")
+	for i := range files {
+		dir := filepath.Join(a.mnt, fmt.Sprint("dir", i%100))
+		if i < 100 {
+			if err := os.Mkdir(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint("file", i)), fmt.Appendf(nil, "content of %d", i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	last := fmt.Sprintf("dir%d/file%d", (files-1)%100, files-1)
+	invite := a.command("invite")
+	start := time.Now()
+	b := newNode(t, "b", invite[:len(invite)-1])
+	mount := time.Since(start)
+	b.until(time.Minute, "the last file", func() bool {
+		_, err := os.Stat(filepath.Join(b.mnt, last))
+		return err == nil
+	})
+	there := time.Since(start)
+	if n := countFiles(t, b.mnt); n != files {
+		t.Fatalf("%d files, not %d", n, files)
+	}
+	got, err := os.ReadFile(filepath.Join(b.mnt, last))
+	if want := fmt.Sprint("content of ", files-1); err != nil || string(got) != want {
+		t.Fatalf("%s holds %q: %v", last, got, err)
+	}
+	took := time.Since(start)
+	t.Logf("%d files: mounted after %.2f s, whole after %.2f s, all listed, looked at and one read after %.2f s",
+		files, mount.Seconds(), there.Seconds(), took.Seconds())
+	if took > limit {
+		t.Errorf("not usable within %v", limit)
+	}
+}
+
+// countFiles lists and stats a whole tree.
+func countFiles(t *testing.T, root string) (n int) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		n++
+		_, err = d.Info()
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
