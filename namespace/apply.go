@@ -44,7 +44,7 @@ func (x *txn) apply(id OpID, op *pb.Op) error {
 	case *pb.Op_Drop:
 		return x.applyDrop(b.Drop)
 	case *pb.Op_Demote:
-		return x.applyDemote(b.Demote)
+		return x.applyDemote(id, b.Demote)
 	}
 	return invalid("op without a body")
 }
@@ -193,7 +193,7 @@ func (x *txn) remove(id OpID, now int64, dir *node, r *pb.Removal) error {
 			return err
 		}
 	}
-	return x.demote(dir.id, string(r.Name), demoted)
+	return x.demote(id, dir.id, string(r.Name), demoted)
 }
 
 // step is a decoded pb.Step.
@@ -272,7 +272,7 @@ func (x *txn) steps(id OpID, sts ...*step) error {
 		}
 	}
 	for _, st := range sts {
-		if err := x.demote(st.from.id, st.fromName, st.demoted); err != nil {
+		if err := x.demote(id, st.from.id, st.fromName, st.demoted); err != nil {
 			return err
 		}
 	}

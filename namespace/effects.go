@@ -140,27 +140,40 @@ func (x *txn) removeDir(op OpID, now int64, d *node) error {
 	return x.reattach(d, was)
 }
 
-// demoted reports whether an op demoted an entry of a slot.
-func (x *txn) demoted(dir NodeID, name string, id EntryID) (bool, error) {
-	_, err := x.tx.Get(demotionKey(dir, name, id))
+// demoted returns the first op that demoted an entry of a slot; zero if none did.
+func (x *txn) demoted(dir NodeID, name string, id EntryID) (OpID, error) {
+	v, err := x.tx.Get(demotionKey(dir, name, id))
 	if errors.Is(err, kv.ErrNotFound) {
-		return false, nil
+		return OpID{}, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("read a demotion: %w", err)
+		return OpID{}, fmt.Errorf("read a demotion: %w", err)
 	}
-	return true, nil
+	o, ok := parseOpID(v)
+	if !ok {
+		return OpID{}, fmt.Errorf("read a demotion: %w", ErrDamaged)
+	}
+	return o, nil
 }
 
 // demote lets entries of a slot keep their conflict names for good.
-func (x *txn) demote(dir NodeID, name string, ids []EntryID) error {
-	if len(ids) == 0 {
-		return nil
-	}
+func (x *txn) demote(op OpID, dir NodeID, name string, ids []EntryID) error {
+	first := map[EntryID]OpID{}
 	for _, id := range ids {
-		if err := x.put(demotionKey(dir, name, id), nil); err != nil {
+		was, err := x.demoted(dir, name, id)
+		if err != nil {
 			return err
 		}
+		if first[id] = was; !was.IsZero() && was.Compare(op) < 0 {
+			continue
+		}
+		first[id] = op
+		if err := x.put(demotionKey(dir, name, id), op.Append(nil)); err != nil {
+			return err
+		}
+	}
+	if len(ids) == 0 {
+		return nil
 	}
 	us, err := x.addName(nil, dir, name)
 	if err != nil {
@@ -173,8 +186,8 @@ func (x *txn) demote(dir NodeID, name string, ids []EntryID) error {
 	x.touchName(dir, name)
 	return x.around(us, func() error {
 		for i := range s.own {
-			if slices.Contains(ids, s.own[i].id) {
-				s.own[i].demoted, s.dirty = true, true
+			if o, ok := first[s.own[i].id]; ok {
+				s.own[i].demoted, s.dirty = o, true
 			}
 		}
 		return nil

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"fmt"
 	"slices"
 
 	pb "github.com/foreverfs/forever/namespace/namespacepb"
@@ -108,7 +109,7 @@ func (x *txn) addParts(list []part, slot string, c *claimant) ([]part, error) {
 
 func (f *found) demote(c *claimant) {
 	for _, e := range c.entries {
-		if e.demoted {
+		if !e.demoted.IsZero() {
 			continue
 		}
 		i := slices.IndexFunc(f.demoted, func(d demotion) bool { return d.dir == e.dir })
@@ -161,8 +162,90 @@ func (x *txn) leaving(now int64, f *found) error {
 	return nil
 }
 
-// takeOut removes what was found.
-func (x *txn) takeOut(now int64, f *found) error {
+// settleBehind lets what has made room for a name that is about to be free keep the conflict names it is shown under.
+func (x *txn) settleBehind(now int64, d *node, f *found) error {
+	u, err := x.unionOf(d.members(), f.slot)
+	if err != nil {
+		return err
+	}
+	var behind []alias
+	for _, s := range u.slots {
+		behind = append(behind, s.aliases...)
+	}
+	for _, a := range behind {
+		if a.id.Index == headIndex {
+			c, err := head(x.tx, a.node)
+			if err != nil {
+				return err
+			}
+			if _, err := x.fork(now, &c); err != nil {
+				return err
+			}
+		} else if err := x.settleAlias(now, d, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleAlias moves an entry to the conflict name under which it is shown.
+func (x *txn) settleAlias(now int64, d *node, a alias) error {
+	u, err := x.unionOf(d.members(), a.slot)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(u.entries(), func(e located) bool { return e.id == a.id })
+	if i < 0 {
+		return fmt.Errorf("find the entry shown behind a name: %w", ErrDamaged)
+	}
+	e := u.entries()[i]
+	under, err := x.freeConflictName(u.dirs, a.slot, &e.slotEntry)
+	if err != nil {
+		return err
+	}
+	f, err := x.find(d, under)
+	if err != nil {
+		return err
+	}
+	to, err := x.host(d)
+	if err != nil {
+		return err
+	}
+	one, rest := f.steps(to, under)
+	if len(one) > maxSteps {
+		return ErrTooLarge
+	}
+	for _, body := range append([]*pb.Rename{{Step: one[0], More: one[1:]}}, asRenames(rest)...) {
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Rename{Rename: body}}); err != nil {
+			return err
+		}
+	}
+	return x.removeParts(now, &f, f.copies)
+}
+
+// freeConflictName returns the conflict name of an entry that no entry of its own has.
+func (x *txn) freeConflictName(dirs []NodeID, name string, e *slotEntry) (string, error) {
+	for level := 0; ; level++ {
+		under := conflictName(name, x.device(e.id.Op.Author), e.id, e.time, level)
+		u, err := x.unionOf(dirs, under)
+		if err != nil || !u.taken() {
+			return under, err
+		}
+	}
+}
+
+func asRenames(steps []*pb.Step) (out []*pb.Rename) {
+	for _, s := range steps {
+		out = append(out, &pb.Rename{Step: s})
+	}
+	return out
+}
+
+// takeOut removes what was found in d.
+func (x *txn) takeOut(now int64, d *node, f *found) error {
+	if err := x.settleBehind(now, d, f); err != nil {
+		return err
+	}
 	if err := x.leaving(now, f); err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func TestGoldenRecords(t *testing.T) {
 		heads: []Content{{b, chunk.Version{Size: 2, BlockLog: 16, Inline: []byte("hi")}, 2, 3}}}
 	dir := node{kind: KindDir, created: a, mode: register[uint32]{0o755, a}, place: placement{Root, "d", EntryID{a, 0}, 7}, removed: true, removal: register[int64]{5, b},
 		children: 2, subdirs: 1, class: []NodeID{{7}, {8}}}
-	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, true, false}, {EntryID{b, 0}, NodeID{7}, KindDir, 9, false, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
+	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, b, false}, {EntryID{b, 0}, NodeID{7}, KindDir, 9, OpID{}, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
 	tb := tomb{Root, "t", 8, []kill{{a, 1}, {b, 2}}}
 	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
 	x := xattr{a, true, []byte("v")}

@@ -324,7 +324,7 @@ func demoteOp(now int64, d *demotion) *pb.Op {
 	return &pb.Op{Time: now, Body: &pb.Op_Demote{Demote: &pb.Demote{Parent: d.dir[:], Name: []byte(d.name), Entries: d.entries}}}
 }
 
-func (x *txn) applyDemote(d *pb.Demote) error {
+func (x *txn) applyDemote(id OpID, d *pb.Demote) error {
 	dir, err := x.refDir(d.Parent)
 	if err != nil {
 		return err
@@ -333,7 +333,7 @@ func (x *txn) applyDemote(d *pb.Demote) error {
 	if err != nil {
 		return err
 	}
-	return x.demote(dir.id, string(d.Name), ids)
+	return x.demote(id, dir.id, string(d.Name), ids)
 }
 
 func contentOf(id OpID, now int64, c *pb.Content) Content {

@@ -133,7 +133,7 @@ func (t *Tree) Unlink(now int64, parent NodeID, name string) (out Node, err erro
 			out, err = x.drop(now, f.head)
 			return err
 		}
-		err = x.takeOut(now, &f)
+		err = x.takeOut(now, d, &f)
 		out = f.n.public()
 		return err
 	})
@@ -157,7 +157,7 @@ func (t *Tree) Rmdir(now int64, parent NodeID, name string) error {
 		if children, err := x.childrenOf(f.n); err != nil || children > 0 {
 			return errors.Join(err, ErrNotEmpty)
 		}
-		return x.takeOut(now, &f)
+		return x.takeOut(now, d, &f)
 	})
 }
 

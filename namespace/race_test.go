@@ -343,9 +343,13 @@ func TestConflictNameTaken(t *testing.T) {
 				t.Errorf("%s is nowhere to be seen: %v", want, got)
 			}
 		}
-		// Once the name is free again the file has it back.
+		// Freeing the name again renames nothing else.
+		before := slices.DeleteFunc(b.ls(), func(p string) bool { return strings.HasPrefix(p, c+"=") })
 		b.must(b.mv(c, "saved", 0))
 		meet(t, a, b)
+		if diff := cmp.Diff(append(before, "saved=saved"), b.ls()); diff != "" {
+			t.Errorf("after the name was freed: -want +got:\n%s", diff)
+		}
 		if got := strings.Join(plain(a.ls()), ","); !strings.Contains(got, "saved=saved") || !strings.Contains(got, "=edited") {
 			t.Errorf("after the name was freed: %v", got)
 		}

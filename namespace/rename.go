@@ -159,6 +159,11 @@ func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags Rena
 	if err := x.dropReplaced(now, r, flags); err != nil {
 		return err
 	}
+	if flags != Exchange {
+		if err := x.settleBehind(now, r.from, &r.src); err != nil {
+			return err
+		}
+	}
 	if err := x.leaving(now, &r.src); err != nil {
 		return err
 	}
@@ -218,8 +223,8 @@ func (x *txn) dropReplaced(now int64, r *renaming, flags RenameFlags) (err error
 
 // finishRename does what the op of a rename could not.
 func (x *txn) finishRename(now int64, r *renaming, rest []*pb.Step, flags RenameFlags) error {
-	for _, s := range rest {
-		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Rename{Rename: &pb.Rename{Step: s}}}); err != nil {
+	for _, body := range asRenames(rest) {
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Rename{Rename: body}}); err != nil {
 			return err
 		}
 	}

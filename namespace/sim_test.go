@@ -218,12 +218,21 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 	case 3:
 		_, err = d.tree.Link(now, p.Node, dir, name)
 	case 4, 5:
+		before := d.names(p.dir)
 		if p.Kind == KindDir {
-			return d.tree.Rmdir(now, p.dir, p.Name)
+			err = d.tree.Rmdir(now, p.dir, p.Name)
+		} else {
+			var n Node
+			if n, err = d.tree.Unlink(now, p.dir, p.Name); err == nil {
+				d.removed(n)
+			}
 		}
-		var n Node
-		if n, err = d.tree.Unlink(now, p.dir, p.Name); err == nil {
-			d.removed(n)
+		if err == nil {
+			// Nothing else comes or goes: whoever lists and then removes finds every name.
+			before = slices.DeleteFunc(before, func(name string) bool { return name == p.Name })
+			if after := d.names(p.dir); !slices.Equal(before, after) {
+				d.w.t.Fatalf("removing %q from %v: before\n%q\nafter\n%q\n%s", p.Name, p.dir, before, after, dump(d.tree))
+			}
 		}
 	case 6:
 		_, err = d.tree.SetAttr(now, p.Node, AttrChange{Mask: AttrMode | AttrMtime, Mode: uint32(now) & 0o777, Mtime: now})
@@ -236,6 +245,18 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 		err = d.write(now, p)
 	}
 	return err
+}
+
+// names lists a directory.
+func (d *device) names(dir NodeID) (names []string) {
+	list, err := d.tree.List(dir, "", 1000)
+	if err != nil && !errors.Is(err, ErrNotExist) {
+		d.w.t.Fatal(err)
+	}
+	for _, e := range list {
+		names = append(names, e.Name)
+	}
+	return names
 }
 
 // write gives a file a content; most are like no other.

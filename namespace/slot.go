@@ -11,7 +11,7 @@ type slotEntry struct {
 	node    NodeID
 	kind    Kind
 	time    int64 // of the op that made it, for its conflict name
-	demoted bool  // it keeps its conflict name for good
+	demoted OpID  // the first op by which it keeps its conflict name for good; zero if none
 	merged  bool  // of a directory: it is shown as one with others
 }
 
@@ -34,7 +34,7 @@ type slot struct {
 // winner returns the entry that the slot's own name shows: the greatest that was not demoted.
 func (s *slot) winner() *slotEntry {
 	for i := len(s.own) - 1; i >= 0; i-- {
-		if !s.own[i].demoted {
+		if s.own[i].demoted.IsZero() {
 			return &s.own[i]
 		}
 	}
@@ -86,13 +86,16 @@ func (s *slot) append(b []byte) []byte {
 		e := &s.own[i]
 		b = append(e.id.Append(b), e.node[:]...)
 		k := byte(e.kind)
-		if e.demoted {
+		if !e.demoted.IsZero() {
 			k |= demotedBit
 		}
 		if e.merged {
 			k |= mergedBit
 		}
 		b = appendI64(append(b, k), e.time)
+		if k&demotedBit != 0 {
+			b = e.demoted.Append(b)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(s.aliases)))
 	for i := range s.aliases {
@@ -111,7 +114,10 @@ func decodeSlot(b []byte, s *slot) error {
 			e := &s.own[i]
 			e.id, e.node = d.entry(), d.id()
 			k := d.u8()
-			e.kind, e.demoted, e.merged, e.time = Kind(k&^(demotedBit|mergedBit)), k&demotedBit != 0, k&mergedBit != 0, d.i64()
+			e.kind, e.merged, e.time = Kind(k&^(demotedBit|mergedBit)), k&mergedBit != 0, d.i64()
+			if k&demotedBit != 0 {
+				e.demoted = d.op()
+			}
 		}
 	}
 	if k := d.count(aliasSize); k > 0 {

@@ -99,7 +99,7 @@ func (x *txn) claims(u *union) ([]claimant, error) {
 	type group struct {
 		key     OpID
 		node    NodeID
-		demoted bool
+		demoted OpID
 	}
 	var out []claimant
 	index := map[group]int{}
@@ -119,7 +119,7 @@ func (x *txn) claims(u *union) ([]claimant, error) {
 		if !slices.Contains(c.members, e.node) {
 			c.members = append(c.members, e.node)
 		}
-		if !e.demoted && c.free == (EntryID{}) {
+		if e.demoted.IsZero() && c.free == (EntryID{}) {
 			c.free = e.id
 		}
 	}
@@ -243,10 +243,10 @@ func (x *txn) plain(u *union) (bool, error) {
 			only = &s.own[i]
 		}
 	}
-	if only == nil || only.kind == KindDir && !only.demoted {
+	if only == nil || only.kind == KindDir && only.demoted.IsZero() {
 		return true, nil
 	}
-	if only.demoted {
+	if !only.demoted.IsZero() {
 		return false, nil
 	}
 	if only.kind != KindFile {
