@@ -33,6 +33,7 @@ var errnos = []struct {
 	{volume.ErrReadOnly, syscall.EROFS},
 	{volume.ErrBadHandle, syscall.EBADF},
 	{volume.ErrInvalid, syscall.EINVAL},
+	{volume.ErrBusy, syscall.EBUSY},
 	{volume.ErrTooLarge, syscall.EFBIG},
 	{volume.ErrNotSupported, syscall.EOPNOTSUPP},
 	{context.Canceled, syscall.EINTR},

@@ -41,6 +41,7 @@ func TestErrno(t *testing.T) {
 		{volume.ErrReadOnly, syscall.EROFS},
 		{volume.ErrBadHandle, syscall.EBADF},
 		{volume.ErrInvalid, syscall.EINVAL},
+		{volume.ErrBusy, syscall.EBUSY},
 		{volume.ErrTooLarge, syscall.EFBIG},
 		{volume.ErrNotSupported, syscall.EOPNOTSUPP},
 		{volume.ErrClosed, syscall.EIO},

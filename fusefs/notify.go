@@ -40,6 +40,7 @@ var _ volume.Notifier = (*notes)(nil)
 type pending struct {
 	inodes map[uint64]struct{}
 	names  map[entryName]struct{}
+	dirs   map[uint64]struct{}
 	epoch  bool
 	// echoes and echoEpoch are told for the second and last time.
 	echoes    map[uint64]struct{}
@@ -91,6 +92,27 @@ func (n *notes) InvalidateEntry(parent uint64, name string) {
 			n.slow.names = map[entryName]struct{}{}
 		}
 		n.slow.names[entryName{parent, name}] = struct{}{}
+	}
+	n.mu.Unlock()
+	wake(n.wake)
+	if !n.epochs {
+		wake(n.wakeFar)
+	}
+}
+
+// InvalidateDir has the kernel look up every name of a directory again. Without
+// epochs that is every name that is there now; one that is gone, and that the
+// kernel remembers, lives until its time is over.
+func (n *notes) InvalidateDir(ino uint64) {
+	n.mu.Lock()
+	n.quick.addInode(ino)
+	if n.epochs {
+		n.quick.epoch = true
+	} else {
+		if n.slow.dirs == nil {
+			n.slow.dirs = map[uint64]struct{}{}
+		}
+		n.slow.dirs[ino] = struct{}{}
 	}
 	n.mu.Unlock()
 	wake(n.wake)
@@ -201,8 +223,30 @@ func (n *notes) tellSlow(s *Server) {
 	for e := range p.names {
 		_ = s.conn.InvalidateEntry(fuse.NodeID(e.parent), e.name)
 	}
+	for ino := range p.dirs {
+		s.forgetNames(ino)
+	}
 	for ino := range p.inodes {
 		_ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0)
+	}
+}
+
+// forgetNames has the kernel look up again what is in a directory now.
+func (s *Server) forgetNames(ino uint64) {
+	d, err := s.vol.OpenDir(s.ctx, ino)
+	if err != nil { // it is gone, and so is what the kernel knows of it
+		return
+	}
+	defer d.Release()
+	for cookie := uint64(0); ; {
+		page, err := d.Read(cookie, 256)
+		if err != nil || len(page) == 0 {
+			return
+		}
+		for _, e := range page {
+			cookie = e.Cookie
+			_ = s.conn.InvalidateEntry(fuse.NodeID(ino), e.Name)
+		}
 	}
 }
 

@@ -68,6 +68,8 @@ type Notifier interface {
 	InvalidateAttr(ino uint64)
 	InvalidateContent(ino uint64)
 	InvalidateEntry(parent uint64, name string)
+	// InvalidateDir says that any name of a directory may have changed.
+	InvalidateDir(ino uint64)
 }
 
 // Config says what a Volume is made of.

@@ -51,6 +51,14 @@ func (v *Volume) follow(changes namespace.Changes) {
 		}
 		v.release(in)
 	}
+	for _, id := range changes.Dirs {
+		if in := v.known(id); in != nil {
+			if v.notifier != nil {
+				v.notifier.InvalidateDir(in.ino)
+			}
+			v.release(in)
+		}
+	}
 	for _, e := range changes.Entries {
 		if in := v.known(e.Dir); in != nil {
 			if v.notifier != nil {

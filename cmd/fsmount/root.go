@@ -66,7 +66,7 @@ it joins the volume of an invite instead.`,
 	cmd.AddCommand(
 		newServeCmd(g), newInitCmd(g), newInviteCmd(g), newJoinCmd(g),
 		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newKeyCmd(g),
-		newPutCmd(g), newGetCmd(g), newLsCmd(g), newCatCmd(g), newRmCmd(g),
+		newPutCmd(g), newGetCmd(g), newLsCmd(g), newCatCmd(g), newRmCmd(g), newHistoryCmd(g), newRestoreCmd(g),
 		newUmountCmd(g), newVersionCmd(g),
 	)
 	return cmd

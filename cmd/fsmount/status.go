@@ -113,6 +113,9 @@ func statusText(st control.Status) string {
 		line("tree", "%s files, %s directories, %s", humanize.Comma(int64(st.Files)),
 			humanize.Comma(int64(st.Directories)), humanize.IBytes(st.Bytes))
 	}
+	if c := st.Conflicts; c.Count > 0 {
+		line("conflicts", "%s: %s", humanize.Comma(int64(c.Count)), conflictPaths(c))
+	}
 	line("store", "%s chunks, %s; %s of the disk free", humanize.Comma(int64(st.Store.Chunks)),
 		humanize.IBytes(st.Store.Bytes), humanize.IBytes(st.Store.DiskFree))
 	// tabwriter on a strings.Builder cannot fail.
@@ -123,6 +126,18 @@ func statusText(st control.Status) string {
 		fmt.Fprintf(&b, "problem: %s\n", p)
 	}
 	return b.String()
+}
+
+// shownConflicts is how many conflicts a status for people names.
+const shownConflicts = 5
+
+func conflictPaths(c control.Conflicts) string {
+	n := min(shownConflicts, len(c.Paths))
+	text := strings.Join(c.Paths[:n], ", ")
+	if c.Count > uint64(n) {
+		text += ", … (--json names more)"
+	}
+	return text
 }
 
 func deviceTable(devices []control.Device) string {

@@ -78,6 +78,18 @@ func (c *Client) Remove(ctx context.Context, path string, recursive bool) error 
 	return c.call(ctx, http.MethodDelete, "/v1/file?"+q.Encode(), nil, &event{})
 }
 
+// History asks what a path had.
+func (c *Client) History(ctx context.Context, path string) (h History, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/history?"+url.Values{"path": {path}}.Encode(), nil, &h)
+	return h, err
+}
+
+// Restore brings back what a path was.
+func (c *Client) Restore(ctx context.Context, req RestoreRequest) (done Restored, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/restore", req, &done)
+	return done, err
+}
+
 // Put streams r into the file at path.
 func (c *Client) Put(ctx context.Context, path string, opts PutOptions, r io.Reader) error {
 	q := url.Values{"path": {path}, "mode": {strconv.FormatUint(uint64(opts.Mode), 8)}}

@@ -86,6 +86,18 @@ func (f *fakeNode) Remove(_ context.Context, path string, recursive bool) error 
 	return nil
 }
 
+func (f *fakeNode) History(_ context.Context, path string) (History, error) {
+	if _, ok := f.files[path]; !ok {
+		return History{}, &fail.Error{Kind: fail.Path, Op: path + " never was"}
+	}
+	return History{Contents: []PastContent{{Version: "0123abcd", Size: int64(len(f.files[path]))}}}, nil
+}
+
+func (f *fakeNode) Restore(_ context.Context, req RestoreRequest) (Restored, error) {
+	f.files[req.To] = f.files[req.Path]
+	return Restored{Files: 1}, nil
+}
+
 // start serves a fake node on the socket of dir.
 func start(t *testing.T, dir string) (*fakeNode, *Client) {
 	t.Helper()
@@ -205,4 +217,20 @@ func FuzzEvent(f *testing.F) {
 			t.Errorf("%q gives %v", text, err)
 		}
 	})
+}
+
+func TestHistoryAndRestore(t *testing.T) {
+	f, c := start(t, t.TempDir())
+	f.files["old"] = []byte("content")
+	h, err := c.History(t.Context(), "old")
+	if err != nil || len(h.Contents) != 1 || h.Contents[0].Size != 7 {
+		t.Fatalf("history: %+v, %v", h, err)
+	}
+	if _, err := c.History(t.Context(), "other"); fail.KindOf(err) != fail.Path {
+		t.Errorf("history of what never was: %v", err)
+	}
+	done, err := c.Restore(t.Context(), RestoreRequest{Path: "old", Version: "0123abcd", To: "new"})
+	if err != nil || done.Files != 1 || string(f.files["new"]) != "content" {
+		t.Errorf("restore: %+v, %v", done, err)
+	}
 }

@@ -40,6 +40,10 @@ type Files interface {
 	// Remove removes the entry at path; a directory with what is inside only
 	// if recursive.
 	Remove(ctx context.Context, path string, recursive bool) error
+	// History returns what a path had, also one that is gone.
+	History(ctx context.Context, path string) (History, error)
+	// Restore brings back what a path was. What it shows now goes into its history.
+	Restore(ctx context.Context, req RestoreRequest) (Restored, error)
 }
 
 // Handler serves the control protocol.
@@ -54,6 +58,8 @@ func Handler(n Node, f Files) http.Handler {
 	mux.HandleFunc("GET /v1/file", s.get)
 	mux.HandleFunc("PUT /v1/file", s.put)
 	mux.HandleFunc("DELETE /v1/file", s.remove)
+	mux.HandleFunc("GET /v1/history", s.history)
+	mux.HandleFunc("POST /v1/restore", s.restore)
 	return mux
 }
 
@@ -184,6 +190,28 @@ func (s *server) put(w http.ResponseWriter, r *http.Request) {
 func (s *server) remove(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	answerDone(w, s.files.Remove(r.Context(), q.Get("path"), q.Get("recursive") == "true"))
+}
+
+func (s *server) history(w http.ResponseWriter, r *http.Request) {
+	h, err := s.files.History(r.Context(), r.URL.Query().Get("path"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, h)
+}
+
+func (s *server) restore(w http.ResponseWriter, r *http.Request) {
+	var req RestoreRequest
+	if !readRequest(w, r, &req) {
+		return
+	}
+	done, err := s.files.Restore(r.Context(), req)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, done)
 }
 
 func answerDone(w http.ResponseWriter, err error) {

@@ -18,11 +18,59 @@ type Status struct {
 	Files       uint64 `json:"files"`
 	Directories uint64 `json:"directories"`
 	Bytes       uint64 `json:"bytes"`
-	Store       Store  `json:"store"`
+	// Conflicts says what is shown under conflict names.
+	Conflicts Conflicts `json:"conflicts"`
+	Store     Store     `json:"store"`
 	// Devices are all devices of the volume, this one first.
 	Devices []Device `json:"devices"`
 	// Problems says in words what is not in order; empty if nothing is.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Conflicts counts what is shown under conflict names, and names up to 100 of it.
+type Conflicts struct {
+	Count uint64   `json:"count"`
+	Paths []string `json:"paths,omitempty"`
+}
+
+// History is what a path had: the contents of a file, newest first, or the names of a directory.
+type History struct {
+	Contents []PastContent `json:"contents,omitempty"`
+	Entries  []PastEntry   `json:"entries,omitempty"`
+}
+
+// PastContent is one content that a path has or had.
+type PastContent struct {
+	Version   string    `json:"version"` // names it, for restore
+	Time      time.Time `json:"time"`    // when it was published
+	Device    string    `json:"device"`  // where
+	Kind      string    `json:"kind"`
+	Size      int64     `json:"size"`
+	State     string    `json:"state"` // current, conflict, replaced or removed
+	Removed   time.Time `json:"removed,omitzero"`
+	RemovedBy string    `json:"removed_by,omitempty"`
+	Target    string    `json:"target,omitempty"`
+}
+
+// PastEntry is a name that a directory has or had.
+type PastEntry struct {
+	Name    string    `json:"name"`
+	Kind    string    `json:"kind"`
+	Created time.Time `json:"created"`
+	Removed time.Time `json:"removed,omitzero"`
+}
+
+// RestoreRequest asks for what a path was, by version or by time.
+type RestoreRequest struct {
+	Path    string    `json:"path"`
+	Version string    `json:"version,omitempty"`
+	Time    time.Time `json:"time,omitzero"`
+	To      string    `json:"to,omitempty"` // another path; empty means the same
+}
+
+// Restored says what a restore did.
+type Restored struct {
+	Files int `json:"files"` // made or changed
 }
 
 // Store is what the chunk store of this node holds.

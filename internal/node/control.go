@@ -20,6 +20,9 @@ const (
 	// lowSpace is the free space, in bytes, below which the status warns.
 	lowSpace = 512 << 20
 
+	// maxConflicts is how many conflicts the status names.
+	maxConflicts = 100
+
 	defaultExpiry = time.Hour
 	maxExpiry     = 365 * 24 * time.Hour
 )
@@ -41,6 +44,10 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 	}
 	if n.vol != nil {
 		st.Files, st.Directories, st.Bytes = n.vol.Count()
+		var err error
+		if st.Conflicts.Paths, st.Conflicts.Count, err = n.vol.Conflicts(maxConflicts); err != nil {
+			return st, err
+		}
 	}
 	held, err := n.store.Stats()
 	if err != nil {

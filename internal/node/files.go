@@ -336,3 +336,11 @@ func (keylessFiles) Put(context.Context, string, control.PutOptions, io.Reader) 
 }
 
 func (keylessFiles) Remove(context.Context, string, bool) error { return errKeyless() }
+
+func (keylessFiles) History(context.Context, string) (control.History, error) {
+	return control.History{}, errKeyless()
+}
+
+func (keylessFiles) Restore(context.Context, control.RestoreRequest) (control.Restored, error) {
+	return control.Restored{}, errKeyless()
+}
