@@ -220,7 +220,7 @@ func (x *txn) settleAlias(now int64, d *node, a alias) error {
 			return err
 		}
 	}
-	return x.removeParts(now, &f, f.copies)
+	return x.removeCopies(now, &f)
 }
 
 // freeConflictName returns the conflict name of an entry that no entry of its own has.
@@ -292,9 +292,18 @@ func (x *txn) dropCopies(now int64, n *node) error {
 		if err := x.gather(&f, claims, false); err != nil {
 			return err
 		}
-		if err := x.removeParts(now, &f, f.copies); err != nil {
+		if err := x.removeCopies(now, &f); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeCopies removes the files that are not shown because they are like what was found, but not that itself.
+func (x *txn) removeCopies(now int64, f *found) error {
+	only := found{shown: f.shown, copies: f.copies}
+	if err := x.leaving(now, &only); err != nil {
+		return err
+	}
+	return x.removeParts(now, f, f.copies)
 }

@@ -399,29 +399,15 @@ func TestModelIsTheTree(t *testing.T) {
 func play(t *testing.T, steps []modelStep) (out []string) {
 	rigs := []*rig{newRig(t, 1), newRig(t, 2), newRig(t, 3)}
 	all := map[logKey][]byte{}
-	pull := func(r *rig) {
-		for more := true; more; {
-			more = false
-			for k, payload := range all {
-				if r.Vector()[k.author]+1 == k.seq && k.author != r.Author() {
-					if _, err := r.Merge(k.author, k.seq, payload); err == nil {
-						more = true
-					} else if !errors.Is(err, ErrNotReady) {
-						t.Fatal(err)
-					}
-				}
-			}
-		}
-	}
 	rigs[0].must(rigs[0].mkdir("x"), rigs[0].mkdir("y"))
 	rigs[0].flush(all)
 	for _, r := range rigs {
-		pull(r)
+		r.pull(all)
 	}
 	for _, s := range steps {
 		r := rigs[s.device]
 		if s.all {
-			pull(r)
+			r.pull(all)
 		}
 		r.must([]func() error{
 			makeInRoot: func() error { return r.mkdir("z") },
@@ -435,7 +421,7 @@ func play(t *testing.T, steps []modelStep) (out []string) {
 		r.flush(all)
 	}
 	for _, r := range rigs {
-		pull(r)
+		r.pull(all)
 		mustCheck(t, r.Tree)
 		out = append(out, r.shape(Root))
 	}

@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -22,6 +23,23 @@ func (r *rig) flush(to map[logKey][]byte) {
 	}
 }
 
+// pull merges all batches that are new to a device, in any order that works.
+func (r *rig) pull(all map[logKey][]byte) {
+	r.t.Helper()
+	for more := true; more; {
+		more = false
+		for k, payload := range all {
+			if r.Vector()[k.author]+1 != k.seq || k.author == r.Author() {
+				continue
+			}
+			_, err := r.Merge(k.author, k.seq, payload)
+			if more = more || err == nil; !errors.Is(err, ErrNotReady) {
+				r.must(err)
+			}
+		}
+	}
+}
+
 // meet lets all devices exchange everything, and checks that they agree.
 func meet(t *testing.T, rigs ...*rig) {
 	t.Helper()
@@ -29,15 +47,8 @@ func meet(t *testing.T, rigs ...*rig) {
 	for _, r := range rigs {
 		r.flush(all)
 	}
-	for range all {
-		for _, r := range rigs {
-			for k, payload := range all {
-				if r.Vector()[k.author]+1 == k.seq {
-					_, err := r.Merge(k.author, k.seq, payload)
-					r.must(err)
-				}
-			}
-		}
+	for _, r := range rigs {
+		r.pull(all)
 	}
 	want, err := rigs[0].Hash()
 	rigs[0].must(err)
@@ -297,6 +308,35 @@ func TestConflictFiles(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestHiddenFileHasMore: a file that is hidden, as another is like it, and goes with that, leaves what
+// lost its name to it.
+func TestHiddenFileHasMore(t *testing.T) {
+	a, b, c := newRig(t, 1), newRig(t, 2), newRig(t, 3)
+	all := map[logKey][]byte{}
+	b.must(b.mkfile("f"), b.write("f", "0"))
+	b.flush(all)
+	c.pull(all)
+	c.must(c.write("f", "lost"))
+	b.must(b.write("f", "w"), b.write("f", "x"))
+	a.must(a.mkfile("g"), a.write("g", "1"), a.write("g", "2"), a.write("g", "3"), a.mkfile("f"), a.write("f", "x"))
+	for _, r := range []*rig{a, b, c} {
+		r.flush(all)
+	}
+	for _, r := range []*rig{a, b, c} {
+		r.pull(all)
+	}
+	want := []string{"f=x", "f (dev3)=lost", "g=3"}
+	if diff := cmp.Diff(want, plain(a.ls())); diff != "" {
+		t.Fatalf("-want +got:\n%s", diff)
+	}
+	a.must(a.write("f", "y"))
+	meet(t, a, b, c)
+	want[0] = "f=y"
+	if diff := cmp.Diff(want, plain(a.ls())); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
