@@ -1,6 +1,7 @@
 package namespace
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -131,6 +132,8 @@ func (x *txn) forkHead(now int64, owner *node, op OpID, dir NodeID, name string)
 		return fmt.Errorf("find content %v of %v: %w", op, owner.id, ErrDamaged)
 	}
 	h := owner.heads[i]
+	// Those that did not show besides it, as they equal it, must not show now.
+	alike := slices.DeleteFunc(owner.equalTo(op), func(b []byte) bool { return bytes.Equal(b, op.Append(nil)) })
 	c := &pb.Content{Node: owner.id[:], Size: uint64(h.Size), BlockLog: uint32(h.BlockLog), Height: uint32(h.Height), Inline: h.Inline, Mtime: h.Mtime}
 	if !h.Root.IsZero() {
 		c.Root = h.Root[:]
@@ -141,6 +144,9 @@ func (x *txn) forkHead(now int64, owner *node, op OpID, dir NodeID, name string)
 	}
 	_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: dir[:], Name: []byte(name), Mode: owner.mode.val,
 		Uid: owner.uid.val, Gid: owner.gid.val, Of: op.Append(nil), Time: h.Time, Content: c, Xattrs: xattrs}}})
+	if err == nil && len(alike) > 0 {
+		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Drop{Drop: &pb.Drop{Node: owner.id[:], Contents: alike}}})
+	}
 	return err
 }
 

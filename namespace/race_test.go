@@ -311,6 +311,26 @@ func TestConflictFiles(t *testing.T) {
 	}
 }
 
+// TestEqualLosersGoTogether: of contents that lost and are alike one shows, and it speaks for all.
+func TestEqualLosersGoTogether(t *testing.T) {
+	a, b, c := newRig(t, 1), newRig(t, 2), newRig(t, 3)
+	a.must(a.mkfile("f"), a.write("f", "0"), a.ln("f", "g"))
+	meet(t, a, b, c)
+	a.must(a.write("f", "lost"))
+	b.must(b.write("f", "lost"))
+	c.must(c.write("f", "w"), c.write("f", "won"))
+	meet(t, a, b, c)
+	want := []string{"f (dev2)=lost", "f=won", "g=won"}
+	sorted := func() []string { l := plain(a.ls()); slices.Sort(l); return l }
+	if diff := cmp.Diff(want, sorted()); diff != "" {
+		t.Fatalf("-want +got:\n%s", diff)
+	}
+	a.must(a.rm("f"))
+	if diff := cmp.Diff([]string{"f (dev2)=lost", "g=won"}, sorted()); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // TestHiddenFileHasMore: a file that is hidden, as another is like it, and goes with that, leaves what
 // lost its name to it.
 func TestHiddenFileHasMore(t *testing.T) {
