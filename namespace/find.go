@@ -121,14 +121,14 @@ func (f *found) demote(c *claimant) {
 	}
 }
 
-// demotedIn returns what must be demoted in the slot of a part, and forgets it.
+// demotedIn returns what must be demoted in the slot of a part, and forgets it. What is in several
+// slots is left to one op: directories that are shown as one stay so if one op demotes them.
 func (f *found) demotedIn(dir NodeID) [][]byte {
-	i := slices.IndexFunc(f.demoted, func(d demotion) bool { return d.dir == dir })
-	if i < 0 {
+	if len(f.demoted) != 1 || f.demoted[0].dir != dir {
 		return nil
 	}
-	entries := f.demoted[i].entries
-	f.demoted = slices.Delete(f.demoted, i, i+1)
+	entries := f.demoted[0].entries
+	f.demoted = nil
 	return entries
 }
 
@@ -265,13 +265,21 @@ func (x *txn) removeParts(now int64, f *found, parts []part) error {
 
 // demoteRest demotes what no part of an op could.
 func (x *txn) demoteRest(now int64, f *found) error {
-	for i := range f.demoted {
-		if _, err := x.emit(demoteOp(now, &f.demoted[i])); err != nil {
-			return err
+	var body *pb.Demote
+	for _, d := range f.demoted {
+		one := &pb.Demote{Parent: d.dir[:], Name: []byte(d.name), Entries: d.entries}
+		if body == nil {
+			body = one
+		} else {
+			body.More = append(body.More, one)
 		}
 	}
 	f.demoted = nil
-	return nil
+	if body == nil {
+		return nil
+	}
+	_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Demote{Demote: body}})
+	return err
 }
 
 // dropCopies removes the files that are not shown because they are like n, before n changes.

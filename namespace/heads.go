@@ -325,11 +325,6 @@ func (x *txn) endHeads(n *node, ops []OpID) error {
 	return nil
 }
 
-// demoteOp lets entries keep their conflict names for good.
-func demoteOp(now int64, d *demotion) *pb.Op {
-	return &pb.Op{Time: now, Body: &pb.Op_Demote{Demote: &pb.Demote{Parent: d.dir[:], Name: []byte(d.name), Entries: d.entries}}}
-}
-
 func (x *txn) applyDemote(id OpID, d *pb.Demote) error {
 	dir, err := x.refDir(d.Parent)
 	if err != nil {
@@ -339,7 +334,15 @@ func (x *txn) applyDemote(id OpID, d *pb.Demote) error {
 	if err != nil {
 		return err
 	}
-	return x.demote(id, dir.id, string(d.Name), ids)
+	if err := x.demote(id, dir.id, string(d.Name), ids); err != nil {
+		return err
+	}
+	for _, more := range d.More {
+		if err := x.applyDemote(id, more); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func contentOf(id OpID, now int64, c *pb.Content) Content {

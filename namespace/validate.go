@@ -85,7 +85,7 @@ func validateOp(op *pb.Op) error {
 	case *pb.Op_Drop:
 		ok = sized(16, b.Drop.Node) && sized(opIDSize, b.Drop.Contents...)
 	case *pb.Op_Demote:
-		ok, err = sized(16, b.Demote.Parent) && sized(entryIDSize, b.Demote.Entries...), checkName(string(b.Demote.Name))
+		ok, err = validDemote(b.Demote)
 	case *pb.Op_Keep:
 		ok = sized(16, b.Keep.Node)
 	}
@@ -127,6 +127,19 @@ func validRemoval(r *pb.Removal) bool {
 func validStep(s *pb.Step) bool {
 	return s != nil && sized(16, s.Node, s.From, s.To) && checkName(string(s.FromName)) == nil && checkName(string(s.ToName)) == nil &&
 		sized(entryIDSize, s.Entries...) && sized(entryIDSize, s.Demoted...)
+}
+
+func validDemote(d *pb.Demote) (bool, error) {
+	ok := sized(16, d.Parent) && sized(entryIDSize, d.Entries...) && len(d.More) <= maxSteps
+	if err := checkName(string(d.Name)); err != nil {
+		return false, err
+	}
+	for _, more := range d.More {
+		if good, err := validDemote(more); err != nil || !good || len(more.More) > 0 {
+			return false, err
+		}
+	}
+	return ok, nil
 }
 
 func invalidStep(s *pb.Step) bool { return !validStep(s) }

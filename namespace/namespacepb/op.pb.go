@@ -1533,6 +1533,7 @@ type Demote struct {
 	Parent        []byte                 `protobuf:"bytes,1,opt,name=parent,proto3" json:"parent,omitempty"`
 	Name          []byte                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Entries       [][]byte               `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
+	More          []*Demote              `protobuf:"bytes,4,rep,name=more,proto3" json:"more,omitempty"` // the same name in the other members of the directory's class
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1584,6 +1585,13 @@ func (x *Demote) GetName() []byte {
 func (x *Demote) GetEntries() [][]byte {
 	if x != nil {
 		return x.Entries
+	}
+	return nil
+}
+
+func (x *Demote) GetMore() []*Demote {
+	if x != nil {
+		return x.More
 	}
 	return nil
 }
@@ -1705,11 +1713,12 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x06xattrs\x18\t \x03(\v2 .forever.namespace.v1.XattrValueR\x06xattrs\"6\n" +
 	"\x04Drop\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x1a\n" +
-	"\bcontents\x18\x02 \x03(\fR\bcontents\"N\n" +
+	"\bcontents\x18\x02 \x03(\fR\bcontents\"\x80\x01\n" +
 	"\x06Demote\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x18\n" +
-	"\aentries\x18\x03 \x03(\fR\aentriesB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
+	"\aentries\x18\x03 \x03(\fR\aentries\x120\n" +
+	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04moreB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
 
 var (
 	file_namespace_namespacepb_op_proto_rawDescOnce sync.Once
@@ -1772,11 +1781,12 @@ var file_namespace_namespacepb_op_proto_depIdxs = []int32{
 	9,  // 23: forever.namespace.v1.Exchange.more:type_name -> forever.namespace.v1.Step
 	14, // 24: forever.namespace.v1.Fork.content:type_name -> forever.namespace.v1.Content
 	5,  // 25: forever.namespace.v1.Fork.xattrs:type_name -> forever.namespace.v1.XattrValue
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 26: forever.namespace.v1.Demote.more:type_name -> forever.namespace.v1.Demote
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_namespace_namespacepb_op_proto_init() }
