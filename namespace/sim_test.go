@@ -35,6 +35,8 @@ type world struct {
 	// or removed that knew them.
 	writes map[OpID]string
 	ended  map[OpID][]OpID
+	// absorbed has groups of writes of equal content that one device took for one.
+	absorbed map[OpID][][]OpID
 }
 
 // device is one device: its state, what it holds of logs, and a state it may fall back to.
@@ -52,7 +54,7 @@ type device struct {
 func (d *device) GoString() string { return fmt.Sprintf("dev%d", d.index) }
 
 func newWorld(t *rapid.T, devices int, newDB func() kv.DB) *world {
-	w := &world{t: t, batches: map[logKey][]byte{}, newDB: newDB, writes: map[OpID]string{}, ended: map[OpID][]OpID{}}
+	w := &world{t: t, batches: map[logKey][]byte{}, newDB: newDB, writes: map[OpID]string{}, ended: map[OpID][]OpID{}, absorbed: map[OpID][][]OpID{}}
 	for i := range devices {
 		d := &device{w: w, index: i, db: newDB(), holds: map[logKey]bool{}}
 		w.devices = append(w.devices, d)
@@ -208,6 +210,9 @@ func (d *device) act() {
 }
 
 func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err error) {
+	if n, err := d.tree.Node(p.Node); err == nil && n.Kind == KindFile {
+		defer func() { d.absorb(n) }()
+	}
 	switch rapid.IntRange(0, 9).Draw(d.w.t, "change") {
 	case 0, 1:
 		var replaced *Node
@@ -301,8 +306,20 @@ func (d *device) removed(n Node) {
 	d.w.ended[op] = append(d.w.ended[op], d.like(n)...)
 }
 
-// checkKept fails if a content is nowhere to be seen that nobody replaced or removed knowingly.
-func (w *world) checkKept(all *device) {
+// absorb notes that contents which a device knew to be equal may be one from now on: of files
+// that are alike, one goes with the other, and speaks for both.
+func (d *device) absorb(n Node) {
+	op := OpID{d.tree.MaxLamport(), d.author}
+	for _, c := range append([]Content{n.Content}, n.Heads...) {
+		if like := d.like(Node{Content: c}); len(like) > 1 {
+			d.w.absorbed[op] = append(d.w.absorbed[op], like)
+		}
+	}
+}
+
+// endedIn returns the writes that were replaced or removed knowingly, or were
+// absorbed by one that was.
+func (w *world) endedIn(all *device) map[OpID]bool {
 	ended := map[OpID]bool{}
 	for o, list := range w.ended {
 		if all.applied(o) {
@@ -311,6 +328,26 @@ func (w *world) checkKept(all *device) {
 			}
 		}
 	}
+	for more := true; more; {
+		more = false
+		for o, groups := range w.absorbed {
+			for _, g := range groups {
+				if !all.applied(o) || !slices.ContainsFunc(g, func(e OpID) bool { return ended[e] }) {
+					continue
+				}
+				for _, e := range g {
+					more = more || !ended[e]
+					ended[e] = true
+				}
+			}
+		}
+	}
+	return ended
+}
+
+// checkKept fails if a content is nowhere to be seen that nobody replaced or removed knowingly.
+func (w *world) checkKept(all *device) {
+	ended := w.endedIn(all)
 	_, places, err := walk(all.tree)
 	if err != nil {
 		w.t.Fatal(err)
