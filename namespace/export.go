@@ -19,7 +19,7 @@ const exportMagic = "forever tree 1\n"
 // exportKeys are the kinds of key that an export has, ascending: what the set
 // of merged batches decides, and the point it is folded to.
 var exportKeys = []byte{keyFolded, keyAuthor, keyBatch, keyConflict, keyDead, keySlot, keyHead, keyPromise, keyPast, keyMove, keyNode,
-	keyAdopted, keyPlace, keyHeir, keyTomb, keyVector, keyXattr, keyDemotion}
+	keyAdopted, keyPlace, keyHeir, keyTomb, keyClaim, keyVector, keyXattr, keyDemotion}
 
 // Export writes the tree as it is now, and what is known of logs: the same
 // bytes on every device that merged the same batches and then folded to the same point. Pending

@@ -301,6 +301,7 @@ func (m *importer) climb(id NodeID, good map[NodeID]bool) error {
 var recordChecks = map[byte]func(m *importer, k, v []byte) error{
 	keyFolded:   func(_ *importer, k, v []byte) error { return checkPoint(k, v) },
 	keyPromise:  checkPromise,
+	keyClaim:    numbered(24),
 	keyAuthor:   checkAuthor,
 	keyBatch:    numbered(24),
 	keyVector:   numbered(32),

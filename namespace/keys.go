@@ -22,6 +22,7 @@ const (
 	keyHead     = 'f' // node a content would be -> where it is shown
 	keyConflict = 'c' // directory, name, 0, entry -> nothing: shown under a conflict name
 	keyPromise  = 'g' // device -> horizon; device, author -> seq: what the device promised
+	keyClaim    = 'u' // device, author -> seq: what the device had seen for good
 	keyHeir     = 's' // author, incarnation that knew it -> seq of the batch that first did; 0, 0 once that is folded
 	keyFolded   = 'F' // nothing -> horizon; author -> seq: what the state is folded to
 	keyImport   = 'I' // nothing: an import began and did not end
@@ -83,7 +84,7 @@ func adoptedKey(a, by AuthorID, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(key(keyAdopted, a[:], by[:]), seq)
 }
 
-func promiseKey(d Device, a AuthorID) []byte { return key(keyPromise, d[:], a[:]) }
+func claimKey(d Device) []byte { return key(keyClaim, d[:]) }
 
 func horizonKey(d Device) []byte { return key(keyPromise, d[:]) }
 

@@ -10,13 +10,15 @@ import (
 )
 
 // What can be forgotten is what everybody who takes part has seen, but that
-// alone is not enough: a batch that knew less may still lie somewhere, in a log whose end its
-// device lost, or in a restored backup, and one device may merge it just before another forgets
-// what it needs. So it takes two steps, both of them ops. First each device says
-// what it has seen (every batch carries that). Then, once it knows that all
-// have seen some vector, it promises it (Acknowledge): from then on it takes no batch that does not know
-// the vector, unless somebody had merged it before promising the same. Whoever
-// has merged everybody's promise has merged all that anybody took before, so what it does not have
+// alone is not enough. What a device had seen it may forget: a power cut takes the end of its state. And a
+// batch that knew less may still lie somewhere, in a log whose end its device lost, or in
+// a restored backup, and one device may merge it just before another folds what it needs.
+//
+// So it takes two steps, both of them by an op, Acknowledge. With it a device claims that
+// what it had seen is durable. Once it knows that all active devices claimed
+// some vector, it promises that: from then on it takes no batch that does not know
+// the vector, unless somebody had merged it before promising the same. Whoever has merged everybody's promise
+// has merged all that anybody took before, so whatever it does not have
 // yet and does not know the vector is taken by nobody: it may fold.
 
 // maxFloor is how many authors one op promises something of, so that it stays below MaxOp.
@@ -27,16 +29,21 @@ const maxFloor = 8192
 // reports whether it made an op. Devices that only read call it too, or they hold everything back.
 // A horizon above the one promised before is promised with it: later operations
 // of this device find nothing that was removed earlier. The active devices must be those that others take for active as well.
+// It waits for the state to be durable.
 func (t *Tree) Acknowledge(now int64, active []Device, horizon int64) (bool, error) {
 	promised, err := t.promise(t.author.Device())
 	if err != nil {
 		return false, err
 	}
-	all, err := t.seenByAll(active)
+	claimed, err := readPoint(t.db, claimKey(t.author.Device()))
 	if err != nil {
 		return false, err
 	}
-	op := &pb.Acknowledge{}
+	all, err := t.claimedByAll(active)
+	if err != nil {
+		return false, err
+	}
+	op := &pb.Acknowledge{Own: t.authors[t.author].seq}
 	for _, a := range sortedAuthors(all) {
 		if all[a] > promised.Seen[a] && len(op.Floor) < maxFloor {
 			op.Floor = append(op.Floor, &pb.Seen{Author: a[:], Seq: all[a]})
@@ -49,9 +56,12 @@ func (t *Tree) Acknowledge(now int64, active []Device, horizon int64) (bool, err
 	if err != nil {
 		return false, err
 	}
-	news := len(op.Floor) > 0 || t.unsaid()
-	if op.Horizon == 0 && !(news && t.unpromised(promised, folded)) {
+	news := len(op.Floor) > 0 || t.workBeyond(claimed)
+	if op.Horizon == 0 && !(news && t.workBeyond(promised, folded)) {
 		return false, nil
+	}
+	if err := t.db.Sync(); err != nil {
+		return false, fmt.Errorf("make durable what is acknowledged: %w", err)
 	}
 	err = t.update(func(x *txn) error {
 		_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Acknowledge{Acknowledge: op}})
@@ -60,19 +70,9 @@ func (t *Tree) Acknowledge(now int64, active []Device, horizon int64) (bool, err
 	return err == nil, err
 }
 
-// unsaid reports whether this author's batches do not say yet that it merged something.
-func (t *Tree) unsaid() bool {
-	for a, seq := range t.worked {
-		if a != t.author && seq > t.sent[a] {
-			return true
-		}
-	}
-	return false
-}
-
-// unpromised reports whether there are batches that this device did not promise
-// and that are more than promises themselves: those alone need no answer, or there would be no end.
-func (t *Tree) unpromised(points ...Point) bool {
+// workBeyond reports whether there are batches beyond some points that are more
+// than acknowledgements: those alone need no answer, or there would be no end.
+func (t *Tree) workBeyond(points ...Point) bool {
 	for a, seq := range t.worked {
 		if !slices.ContainsFunc(points, func(p Point) bool { return p.Seen[a] >= seq }) {
 			return true
@@ -106,49 +106,19 @@ func (t *Tree) Stable(active []Device) (Point, error) {
 	return out, nil
 }
 
-// seenByAll returns what the newest batches of all active devices knew.
-func (t *Tree) seenByAll(active []Device) (map[AuthorID]uint64, error) {
-	heirs, err := t.heirs()
-	if err != nil {
-		return nil, err
-	}
-	var out map[AuthorID]uint64
-	for _, d := range active {
-		found := false
-		for a, info := range t.authors {
-			// An incarnation that another one knew is over. Of several that did not
-			// know of each other, after a backup was restored, each counts.
-			if a.Device() != d || info.seq == 0 || len(heirs[a]) > 0 {
-				continue
-			}
-			v, err := t.seenBy(a)
-			if err != nil {
-				return nil, err
-			}
-			if out != nil {
-				v = meetVectors(out, v)
-			}
-			out, found = v, true
+// claimedByAll returns what all active devices said they had seen for good.
+func (t *Tree) claimedByAll(active []Device) (out map[AuthorID]uint64, err error) {
+	for i, d := range active {
+		p, err := readPoint(t.db, claimKey(d))
+		if err != nil {
+			return nil, err
 		}
-		if !found {
-			return nil, nil
+		if i > 0 {
+			p.Seen = meetVectors(out, p.Seen)
 		}
+		out = p.Seen
 	}
 	return out, nil
-}
-
-// seenBy returns what the last merged batch of an author knew, itself included.
-func (t *Tree) seenBy(a AuthorID) (map[AuthorID]uint64, error) {
-	v := map[AuthorID]uint64{a: t.authors[a].seq}
-	err := t.scan(key(keyVector, a[:]), func(k, val []byte) error {
-		d := decoder{b: val}
-		v[AuthorID(k)] = d.uvarint()
-		return d.err("vector")
-	}, 16)
-	if err != nil {
-		return nil, fmt.Errorf("read what %v has seen: %w", a, err)
-	}
-	return v, nil
 }
 
 // heir is an incarnation that knew an earlier one, and its first batch that did.
@@ -188,28 +158,68 @@ func (x *txn) inherit(author AuthorID, seq uint64, of AuthorID) error {
 	return nil
 }
 
-// applyAcknowledge enters a promise. Its author must have seen what it promises.
+// applyAcknowledge enters a claim and a promise. Its author must have seen what they say.
 func (x *txn) applyAcknowledge(id OpID, a *pb.Acknowledge) error {
 	p := Point{Seen: make(map[AuthorID]uint64, len(a.Floor)), Horizon: a.Horizon}
 	for _, e := range a.Floor {
 		s, _ := readSeen(e)
 		p.Seen[s.author] = s.seq
-		if x.causes == nil {
-			continue
-		}
-		seen, err := x.causes.vector(s.author)
-		if err != nil {
+		if err := x.sawBatch(s); err != nil {
 			return err
 		}
-		if seen < s.seq {
-			return invalid("op promises batch %d of %v, of which its author saw %d", s.seq, s.author, seen)
-		}
+	}
+	if err := x.sawBatch(seen{id.Author, a.Own}); err != nil {
+		return err
+	}
+	claim, err := x.seenBefore()
+	if err != nil {
+		return err
+	}
+	// Batches of this incarnation, or of the one that adopts the op, may be younger than the claim.
+	delete(claim.Seen, id.Author)
+	if a.Own > 0 {
+		claim.Seen[id.Author] = a.Own
 	}
 	x.acks++
 	if id.Author.sameDevice(x.t.author) {
 		x.t.gates.stale = true
 	}
+	if err := x.raisePoint(claimKey(id.Author.Device()), claim); err != nil {
+		return err
+	}
 	return x.raisePoint(horizonKey(id.Author.Device()), p)
+}
+
+// sawBatch refuses an op whose author had not seen a batch that it speaks of.
+func (x *txn) sawBatch(s seen) error {
+	if x.causes == nil {
+		return nil
+	}
+	upTo, err := x.causes.vector(s.author)
+	if err == nil && upTo < s.seq {
+		err = invalid("op speaks of batch %d of %v, of which its author saw %d", s.seq, s.author, upTo)
+	}
+	return err
+}
+
+// seenBefore returns which batches of others the author of the current op had seen.
+func (x *txn) seenBefore() (p Point, err error) {
+	p.Seen = map[AuthorID]uint64{}
+	if x.causes == nil {
+		for a, info := range x.t.authors {
+			if info.seq > 0 && a != x.t.author {
+				p.Seen[a] = info.seq
+			}
+		}
+		return p, nil
+	}
+	if p, err = readPoint(x.tx, key(keyVector, x.causes.author[:])); err != nil {
+		return p, err
+	}
+	for a, seq := range x.causes.delta {
+		p.Seen[a] = seq
+	}
+	return p, nil
 }
 
 // validAcknowledge checks what does not depend on the tree.

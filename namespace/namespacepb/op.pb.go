@@ -1612,12 +1612,13 @@ func (x *Demote) GetMore() []*Demote {
 	return nil
 }
 
-// Acknowledge changes nothing in the tree. With it an author says what it has
-// seen, and what it takes no more.
+// Acknowledge changes nothing in the tree. It says that all its author had seen was
+// durable on its device, and what the device takes no more.
 type Acknowledge struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Floor         []*Seen                `protobuf:"bytes,1,rep,name=floor,proto3" json:"floor,omitempty"`       // where that rose: no batch is taken from now on that does not know it
-	Horizon       int64                  `protobuf:"fixed64,2,opt,name=horizon,proto3" json:"horizon,omitempty"` // what was removed before that is named by no later op; Unix ns
+	Own           uint64                 `protobuf:"varint,1,opt,name=own,proto3" json:"own,omitempty"`          // how many of the author's own batches were durable
+	Floor         []*Seen                `protobuf:"bytes,2,rep,name=floor,proto3" json:"floor,omitempty"`       // where that rose: no batch is taken from now on that does not know it
+	Horizon       int64                  `protobuf:"fixed64,3,opt,name=horizon,proto3" json:"horizon,omitempty"` // what was removed before that is named by no later op; Unix ns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1650,6 +1651,13 @@ func (x *Acknowledge) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
 func (*Acknowledge) Descriptor() ([]byte, []int) {
 	return file_namespace_namespacepb_op_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Acknowledge) GetOwn() uint64 {
+	if x != nil {
+		return x.Own
+	}
+	return 0
 }
 
 func (x *Acknowledge) GetFloor() []*Seen {
@@ -1789,10 +1797,11 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x18\n" +
 	"\aentries\x18\x03 \x03(\fR\aentries\x120\n" +
-	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04more\"Y\n" +
-	"\vAcknowledge\x120\n" +
-	"\x05floor\x18\x01 \x03(\v2\x1a.forever.namespace.v1.SeenR\x05floor\x12\x18\n" +
-	"\ahorizon\x18\x02 \x01(\x10R\ahorizonB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
+	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04more\"k\n" +
+	"\vAcknowledge\x12\x10\n" +
+	"\x03own\x18\x01 \x01(\x04R\x03own\x120\n" +
+	"\x05floor\x18\x02 \x03(\v2\x1a.forever.namespace.v1.SeenR\x05floor\x12\x18\n" +
+	"\ahorizon\x18\x03 \x01(\x10R\ahorizonB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
 
 var (
 	file_namespace_namespacepb_op_proto_rawDescOnce sync.Once

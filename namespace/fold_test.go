@@ -1,0 +1,299 @@
+package namespace
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/foreverfs/forever/internal/kv"
+)
+
+// newFoldingWorld makes a world whose devices fold, each beside a twin that does not.
+func newFoldingWorld(t *rapid.T, devices int) *world {
+	w := newWorld(t, devices, func() kv.DB { return kv.NewMem() })
+	w.folds = true
+	for _, d := range w.devices {
+		d.openTwin(kv.NewMem())
+		d.refused = map[logKey]bool{}
+	}
+	return w
+}
+
+func (d *device) openTwin(db kv.DB) {
+	var err error
+	if d.twin, err = Open(db, AuthorID{0: 0x80 + byte(d.index), 15: 1}); err != nil {
+		d.w.t.Fatalf("open a twin: %v", err)
+	}
+}
+
+// tell gives the twin a batch that the device merged or made.
+func (d *device) tell(k logKey) {
+	if d.twin == nil {
+		return
+	}
+	if _, err := d.twin.Merge(k.author, k.seq, d.w.batches[k]); err != nil {
+		d.w.t.Fatalf("the twin of device %d merges %v/%d: %v", d.index, k.author, k.seq, err)
+	}
+}
+
+// visible writes down everything that a user sees of a tree.
+func visible(t *Tree) (string, error) {
+	var b strings.Builder
+	type dir struct {
+		id   NodeID
+		path string
+	}
+	show := func(path string, id NodeID) error {
+		n, err := t.Node(id)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&b, "%s %+v\n", path, n)
+		names, err := t.Xattrs(id)
+		for _, name := range names {
+			v, err := t.Xattr(id, name)
+			fmt.Fprintf(&b, "  %s=%x %v\n", name, v, err)
+		}
+		return err
+	}
+	if err := show("", Root); err != nil {
+		return "", err
+	}
+	for todo := []dir{{Root, ""}}; len(todo) > 0; todo = todo[1:] {
+		list, err := t.List(todo[0].id, "", 1000)
+		if err != nil {
+			return "", err
+		}
+		for _, e := range list {
+			path := todo[0].path + "/" + e.Name
+			if err := show(path, e.Node); err != nil {
+				return "", err
+			}
+			if e.Kind == KindDir {
+				todo = append(todo, dir{e.Node, path})
+			}
+		}
+	}
+	files, dirs, size := t.Count()
+	_, conflicts, err := t.Conflicts(1)
+	fmt.Fprintf(&b, "%d files, %d directories, %d bytes, %d conflicts\n", files, dirs, size, conflicts)
+	return b.String(), err
+}
+
+func mustVisible(t interface{ Fatal(...any) }, tree *Tree) string {
+	s, err := visible(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// compareTwin fails if folding can be seen.
+func (d *device) compareTwin() {
+	if d.twin == nil || d.tree.Pending() > 0 {
+		return
+	}
+	if diff := cmp.Diff(mustVisible(d.w.t, d.twin), mustVisible(d.w.t, d.tree)); diff != "" {
+		d.w.t.Fatalf("device %d: -unfolded +folded:\n%s", d.index, diff)
+	}
+}
+
+func (w *world) active() (out []Device) {
+	for _, d := range w.devices {
+		out = append(out, d.author.Device())
+	}
+	return out
+}
+
+// acknowledge lets a device say what it has seen.
+func (d *device) acknowledge(horizon int64) bool {
+	d.w.clock++
+	made, err := d.tree.Acknowledge(d.w.clock, d.w.active(), max(0, horizon))
+	if err != nil {
+		d.w.t.Fatalf("acknowledge: %v", err)
+	}
+	return made
+}
+
+// fold folds to what is stable, in steps of so many records, and stops after so many steps.
+func (d *device) fold(step, steps int) {
+	to, err := d.tree.Stable(d.w.active())
+	if err != nil {
+		d.w.t.Fatalf("stable: %v", err)
+	}
+	for done := false; !done && steps > 0; steps-- {
+		if done, err = d.tree.Fold(to, step); err != nil {
+			d.w.t.Fatalf("device %d folds to %v: %v", d.index, to, err)
+		}
+	}
+	if err := check(d.tree); err != nil {
+		d.w.t.Fatalf("device %d after a fold: %v", d.index, err)
+	}
+	d.compareTwin()
+}
+
+// move lets a device go on in a state that is imported from its own export.
+func (d *device) move() {
+	d.publish(false)
+	var b bytes.Buffer
+	if err := d.tree.Export(&b); err != nil {
+		d.w.t.Fatalf("export: %v", err)
+	}
+	db := kv.NewMem()
+	if err := Import(db, &b); err != nil {
+		d.w.t.Fatalf("import: %v", err)
+	}
+	d.db = db
+	d.start()
+	d.compareTwin()
+}
+
+// foldStep is one random event of a world that folds.
+func (w *world) foldStep(lose bool) {
+	d := rapid.SampledFrom(w.devices).Draw(w.t, "device")
+	switch rapid.IntRange(0, 29).Draw(w.t, "event") {
+	case 0:
+		d.publish(false)
+	case 1:
+		d.publish(true)
+	case 2:
+		d.start()
+	case 3:
+		d.move()
+	case 4:
+		if lose {
+			d.saved, d.savedTwin = clone(w.t, d.db), clone(w.t, d.twin.db)
+		}
+	case 5:
+		if lose && d.savedTwin != nil {
+			d.lose()
+			d.openTwin(clone(w.t, d.savedTwin))
+		}
+	case 6, 7, 8, 9:
+		d.acknowledge(w.clock - rapid.Int64Range(0, 30).Draw(w.t, "ago"))
+	case 10, 11:
+		d.fold(rapid.IntRange(1, 20).Draw(w.t, "step"), rapid.IntRange(1, 30).Draw(w.t, "steps"))
+	case 12, 13, 14, 15, 16, 17:
+		d.receive(rapid.SampledFrom(w.devices).Draw(w.t, "from"))
+	default:
+		d.act()
+	}
+}
+
+// exchange lets every device get what the others have.
+func (w *world) exchange() {
+	for _, d := range w.devices {
+		d.publish(false)
+	}
+	for range 2 {
+		for _, d := range w.devices {
+			for _, from := range w.devices {
+				d.receive(from)
+			}
+		}
+	}
+}
+
+// settleFolded brings everything everywhere, lets everybody promise and fold all
+// there is, and compares what they export.
+func (w *world) settleFolded() {
+	w.exchange()
+	want := mustVisible(w.t, w.devices[0].tree)
+	for _, d := range w.devices[1:] {
+		if diff := cmp.Diff(want, mustVisible(w.t, d.tree)); diff != "" {
+			w.t.Fatalf("device %d sees another tree than device 0: %s\n%v, refused %v\n%v, refused %v", d.index, diff,
+				w.devices[0].tree.Vector(), w.devices[0].refused, d.tree.Vector(), d.refused)
+		}
+	}
+	horizon := w.clock / 2
+	for round, quiet := 0, false; !quiet; round++ {
+		if round > 20 {
+			w.t.Fatal("acknowledging does not end")
+		}
+		quiet = true
+		for _, d := range w.devices {
+			quiet = !d.acknowledge(horizon) && quiet
+		}
+		w.exchange()
+	}
+	w.compareExports()
+}
+
+func (w *world) compareExports() {
+	var exports [][]byte
+	for _, d := range w.devices {
+		d.fold(7, 1000000)
+		var b bytes.Buffer
+		if err := d.tree.Export(&b); err != nil {
+			w.t.Fatalf("export: %v", err)
+		}
+		exports = append(exports, b.Bytes())
+		if n := countMoves(d.tree); n > 0 {
+			w.t.Fatalf("device %d has %d moves left after everything was folded", d.index, n)
+		}
+	}
+	for i, e := range exports[1:] {
+		if !bytes.Equal(e, exports[0]) {
+			w.t.Fatalf("device %d exports something else than device 0:\n%s\nand:\n%s", i+1, dumpExport(e), dumpExport(exports[0]))
+		}
+	}
+	w.compareImport(exports[0])
+}
+
+func countMoves(t *Tree) (n int) {
+	prefix := key(keyMove)
+	_ = t.db.Scan(prefix, kv.PrefixEnd(prefix), func(_, _ []byte) bool { n++; return true })
+	return n
+}
+
+func (w *world) compareImport(export []byte) {
+	db := kv.NewMem()
+	if err := Import(db, bytes.NewReader(export)); err != nil {
+		w.t.Fatalf("import: %v", err)
+	}
+	tree, err := Open(db, AuthorID{0: 0x70, 15: 1})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := check(tree); err != nil {
+		w.t.Fatalf("imported: %v", err)
+	}
+	if diff := cmp.Diff(mustVisible(w.t, w.devices[0].tree), mustVisible(w.t, tree)); diff != "" {
+		w.t.Fatalf("imported: %s", diff)
+	}
+	var b bytes.Buffer
+	if err := tree.Export(&b); err != nil || !bytes.Equal(b.Bytes(), export) {
+		w.t.Fatalf("what was imported is exported as something else (%v):\n%s\nand:\n%s", err, dumpExport(b.Bytes()), dumpExport(export))
+	}
+}
+
+// dumpExport lists the records of an export.
+func dumpExport(e []byte) string {
+	var b strings.Builder
+	db := kv.NewMem()
+	err := Import(db, bytes.NewReader(e))
+	_ = db.Scan(nil, nil, func(k, v []byte) bool {
+		fmt.Fprintf(&b, "%c %x = %x\n", k[1], k[2:], v)
+		return true
+	})
+	return fmt.Sprint(b.String(), err)
+}
+
+// TestFold: devices that fold whenever they may see the same trees as their
+// twins that never do, refuse nothing, and all come to the same bytes.
+func TestFold(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newFoldingWorld(t, rapid.IntRange(1, 3).Draw(t, "devices"))
+		for range rapid.IntRange(20, 150).Draw(t, "steps") {
+			w.foldStep(false)
+		}
+		w.settleFolded()
+	})
+}
+
+var _ = errors.Is
