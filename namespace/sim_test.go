@@ -30,7 +30,10 @@ type world struct {
 	starts  byte
 	clock   int64
 	newDB   func() kv.DB
-	folds   bool // devices fold, each beside a twin that does not
+	folds   bool    // devices fold, each beside a twin that does not
+	forgets bool    // folding forgets what was removed
+	moves   bool    // devices do nothing but move directories
+	loser   *device // falls back to old states
 
 	// writes has what each content op wrote, ended which of them an op replaced
 	// or removed that knew them.
