@@ -137,7 +137,9 @@ func history(t interface{ Fatal(...any) }, tree *Tree, path []string) string {
 
 func (w *world) active() (out []Device) {
 	for _, d := range w.devices {
-		out = append(out, d.author.Device())
+		if d != w.away {
+			out = append(out, d.author.Device())
+		}
 	}
 	return out
 }
@@ -392,3 +394,210 @@ func TestFoldWithLoser(t *testing.T) {
 		}
 	})
 }
+
+// TestGate: once a device promised what all have seen, it puts off what does not
+// know that, until somebody turns up who had merged it before; once it folded, it refuses it.
+func TestGate(t *testing.T) {
+	a, b, c := newRig(t, 1), newRig(t, 2), newRig(t, 3)
+	c.must(c.mkfile("old"))
+	backup := copyOf(t, c.db)
+	rigs := []*rig{a, b, c}
+	meet(t, rigs...)
+	c.must(c.mkfile("new"))
+	active := []Device{a.Author().Device(), b.Author().Device(), c.Author().Device()}
+	for _, r := range rigs { // all claim
+		acknowledge(r, active, true)
+	}
+	meet(t, rigs...)
+	restored := openRig(t, backup, AuthorID{0: 3, 15: 77})
+	restored.must(restored.mkfile("late"))
+	late := restored.cutOne()
+
+	acknowledge(a, active, true) // promises what all claimed
+	a1 := a.cutOne()
+	if _, err := a.Merge(restored.Author(), 1, late); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("after the promise: %v", err)
+	}
+	// b had not promised yet, and takes it; who builds on b must take it too.
+	b.merge(restored.Author(), 1, late)
+	b.merge(a.Author(), a.Vector()[a.Author()], a1)
+	acknowledge(b, active, true)
+	b1 := b.cutOne()
+	if _, err := a.Merge(b.Author(), b.Vector()[b.Author()], b1); !errors.Is(err, ErrNotReady) {
+		t.Fatalf("b builds on the late batch: %v", err)
+	}
+	a.merge(restored.Author(), 1, late)
+	a.merge(b.Author(), b.Vector()[b.Author()], b1)
+	c.merge(a.Author(), a.Vector()[a.Author()], a1)
+	acknowledge(c, active, true)
+	c1 := c.cutOne()
+	a.merge(c.Author(), c.Vector()[c.Author()], c1)
+	to, err := a.Stable(active)
+	a.must(err)
+	if to.Seen[c.Author()] != 1 {
+		t.Fatalf("stable: %v", to)
+	}
+	done, err := a.Fold(to, 1000)
+	if a.must(err); !done {
+		t.Fatal("not folded")
+	}
+	if _, err := a.Fold(Point{}, 10); !errors.Is(err, ErrInvalidArgument) {
+		t.Errorf("fold to less: %v", err)
+	}
+	later := openRig(t, backup, AuthorID{0: 3, 15: 78})
+	later.must(later.mkfile("later"))
+	before := mustHash(t, a.Tree)
+	if _, err := a.Merge(later.Author(), 1, later.cutOne()); !errors.Is(err, ErrFolded) {
+		t.Errorf("after the fold: %v", err)
+	}
+	if mustHash(t, a.Tree) != before {
+		t.Error("a refused batch has an effect")
+	}
+}
+
+// acknowledge lets a device acknowledge and says whether it should have.
+func acknowledge(r *rig, active []Device, want bool) {
+	r.t.Helper()
+	made, err := r.Acknowledge(r.tick(), active, 0)
+	if r.must(err); made != want {
+		r.t.Fatalf("device %v acknowledged: %v", r.Author(), made)
+	}
+}
+
+// copyOf copies a state.
+func copyOf(t *testing.T, db kv.DB) kv.DB {
+	t.Helper()
+	out := kv.NewMem()
+	if err := out.Update(func(tx kv.Tx) error {
+		return db.Scan(nil, nil, func(k, v []byte) bool { return tx.Put(k, v) == nil })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func openRig(t *testing.T, db kv.DB, author AuthorID) *rig {
+	t.Helper()
+	tree, err := Open(copyOf(t, db), author)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &rig{Tree: tree, t: t}
+}
+
+// TestAcknowledgeEnds: acknowledgements are answered until all promised all work, and no longer.
+func TestAcknowledgeEnds(t *testing.T) {
+	a, b, c := newRig(t, 1), newRig(t, 2), newRig(t, 3)
+	rigs := []*rig{a, b, c}
+	active := []Device{a.Author().Device(), b.Author().Device(), c.Author().Device()}
+	acknowledge(a, active, false) // there is nothing
+	a.must(a.mkfile("f"))
+	var stable Point
+	for round := 0; ; round++ {
+		made := 0
+		meet(t, rigs...)
+		for _, r := range rigs {
+			ok, err := r.Acknowledge(r.tick(), active, 0)
+			r.must(err)
+			made += b2i(ok)
+		}
+		if made == 0 {
+			break
+		}
+		if round > 5 {
+			t.Fatal("it does not end")
+		}
+	}
+	stable, err := b.Stable(active)
+	b.must(err)
+	if stable.Seen[a.Author()] < 1 {
+		t.Fatalf("stable: %v", stable)
+	}
+	silent := append(active, Device{9})
+	if p, err := b.Stable(silent); err != nil || len(p.Seen) > 0 {
+		t.Fatalf("stable with a device that never wrote: %v, %v", p, err)
+	}
+}
+
+// TestHorizon: what was removed is in the history, and can come back, until the horizon passes it.
+func TestHorizon(t *testing.T) {
+	r := newRig(t, 1)
+	r.must(r.mkdir("d"), r.mkfile("d/f"), r.write("d/f", "one"), r.write("d/f", "two"))
+	f := r.node("d/f").ID
+	r.must(r.mkfile("g"), r.write("g", "1"), r.write("g", "2"))
+	g := r.node("g").ID
+	r.must(r.rm("d/f"), r.rmdir("d"))
+	r.must(r.mkfile("h"), r.write("h", "1"), r.rm("h"))
+	removed := r.now
+	r.now += 100
+	r.must(r.mkdir("e"), r.mkfile("e/f"), r.write("e/f", "3"), r.rm("e/f"), r.rmdir("e"))
+	active := []Device{r.Author().Device()}
+	for _, horizon := range []int64{0, 1, removed + 50} {
+		for range 3 {
+			_, err := r.Acknowledge(r.tick(), active, horizon)
+			if r.must(err); r.Pending() > 0 {
+				r.cutOne()
+			}
+		}
+		to, err := r.Stable(active)
+		r.must(err)
+		done, err := r.Fold(to, 1000)
+		if r.must(err); !done || to.Horizon != horizon {
+			t.Fatalf("fold to %v: %v", to, done)
+		}
+		mustCheck(t, r.Tree)
+		if horizon > removed {
+			break
+		}
+		for _, path := range [][]string{{"d", "f"}, {"h"}, {"e", "f"}, {"g"}} {
+			if _, err := r.History(path); err != nil {
+				t.Fatalf("horizon %d: history of %v: %v", horizon, path, err)
+			}
+		}
+	}
+	for _, path := range [][]string{{"d", "f"}, {"h"}} {
+		if past, err := r.History(path); !errors.Is(err, ErrNotExist) {
+			t.Errorf("history of %v: %v, %v", path, past, err)
+		}
+	}
+	if _, err := r.History([]string{"e", "f"}); err != nil {
+		t.Errorf("history of what was removed later: %v", err)
+	}
+	if past, err := r.History([]string{"g"}); err != nil || len(past) != 1 {
+		t.Errorf("history of a file with an old content: %v, %v", past, err)
+	}
+	if _, err := r.Node(f); !errors.Is(err, ErrNotExist) {
+		t.Errorf("a node that was removed: %v", err)
+	}
+	if _, err := r.Node(g); err != nil {
+		t.Errorf("a node that is there: %v", err)
+	}
+	if n := countKeys(&txn{tx: readTx{r.db}}, key(keyNode)); n != 4 { // the root, g, e and e/f
+		t.Errorf("%d nodes", n)
+	}
+}
+
+// TestPromisedHorizon: what a device promised to forget it names no more, even before it folds.
+func TestPromisedHorizon(t *testing.T) {
+	r := newRig(t, 1)
+	r.must(r.mkfile("f"), r.mkdir("d"))
+	f, d := r.node("f").ID, r.node("d").ID
+	r.must(r.rm("f"), r.rmdir("d"))
+	for _, id := range []NodeID{f, d} {
+		_, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600})
+		r.must(err)
+	}
+	_, err := r.Acknowledge(r.tick(), []Device{r.Author().Device()}, r.now+100)
+	r.must(err)
+	for _, id := range []NodeID{f, d} {
+		if _, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600}); !errors.Is(err, ErrNotExist) {
+			t.Errorf("change of what was promised away: %v", err)
+		}
+	}
+}
+
+// readTx lets a state be read as a transaction.
+type readTx struct{ kv.Reader }
+
+func (readTx) Put(_, _ []byte) error { return errors.New("read only") }
+func (readTx) Delete(_ []byte) error { return errors.New("read only") }

@@ -34,6 +34,7 @@ type world struct {
 	forgets bool    // folding forgets what was removed
 	moves   bool    // devices do nothing but move directories
 	loser   *device // falls back to old states
+	away    *device // is not active
 
 	// writes has what each content op wrote, ended which of them an op replaced
 	// or removed that knew them.
