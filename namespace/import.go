@@ -126,6 +126,9 @@ func (m *importer) run() error {
 	if err := m.checkDirs(); err != nil {
 		return err
 	}
+	if err := m.checkEntries(); err != nil {
+		return err
+	}
 	return m.db.Update(func(tx kv.Tx) error {
 		return errors.Join(tx.Put(key(keyMeta), m.meta.append(nil)), tx.Delete(key(keyImport)))
 	})
@@ -247,6 +250,7 @@ func (m *importer) checkDirs() error {
 	err := m.db.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
 		if len(v) > 1 && Kind(v[1]) == KindDir {
 			inner = m.climb(NodeID(k[2:]), good)
+			inner = errors.Join(inner, m.checkClass(NodeID(k[2:])))
 		}
 		if len(good) > knownDirs {
 			good = map[NodeID]bool{Root: true}
@@ -293,6 +297,82 @@ func (m *importer) climb(id NodeID, good map[NodeID]bool) error {
 	}
 	for id := range on {
 		good[id] = true
+	}
+	return nil
+}
+
+// checkClass makes sure that all members of a directory's class say the same,
+// and lie under one name in directories that are of one class.
+func (m *importer) checkClass(id NodeID) error {
+	n, err := m.dir(id)
+	if err != nil || len(n.class) == 0 {
+		return err
+	}
+	if len(n.class) == 1 || !slices.Contains(n.class, id) || id == Root {
+		return fmt.Errorf("directory %v is of an impossible class: %w", id, ErrDamaged)
+	}
+	parent, err := m.dir(n.place.parent)
+	if err != nil {
+		return err
+	}
+	other, err := m.dir(n.class[0])
+	if err != nil {
+		return err
+	}
+	if !slices.Equal(other.class, n.class) || other.place.name != n.place.name || !slices.Contains(parent.members(), other.place.parent) {
+		return fmt.Errorf("directory %v is of a class that others do not know: %w", id, ErrDamaged)
+	}
+	return nil
+}
+
+// checkEntries makes sure that entries lead to what is there, and to
+// directories only where those lie: who descends must arrive as well.
+func (m *importer) checkEntries() error {
+	prefix := key(keySlot)
+	var inner error
+	err := m.db.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+		var s slot
+		if inner = decodeSlot(v, &s); inner != nil {
+			return false
+		}
+		dir, name := NodeID(k[2:18]), string(k[18:])
+		for i := range s.own {
+			e := &s.own[i]
+			inner = errors.Join(inner, m.checkEntry(dir, name, e.node, e.kind, e.id, true))
+		}
+		for i := range s.aliases {
+			a := &s.aliases[i]
+			inner = errors.Join(inner, m.checkEntry(dir, a.slot, a.node, a.kind, a.id, false))
+		}
+		return inner == nil
+	})
+	return errors.Join(inner, err)
+}
+
+func (m *importer) checkEntry(dir NodeID, name string, id NodeID, kind Kind, e EntryID, own bool) error {
+	if e.Index == headIndex && !own { // a content, no node
+		return damaged(kind == KindFile)
+	}
+	v, err := m.db.Get(nodeKey(id))
+	if errors.Is(err, kv.ErrNotFound) || err == nil && (len(v) < 2 || Kind(v[1]) != kind) {
+		return fmt.Errorf("%q in %v leads to what is not there: %w", name, dir, ErrDamaged)
+	}
+	if err != nil {
+		return fmt.Errorf("read node %v: %w", id, err)
+	}
+	if kind != KindDir {
+		return nil
+	}
+	n, err := m.dir(id)
+	if err != nil {
+		return err
+	}
+	d, err := m.dir(dir)
+	if err != nil {
+		return err
+	}
+	if n.place.name != name || own && (n.place.parent != dir || n.place.id != e) || !slices.Contains(d.members(), n.place.parent) {
+		return fmt.Errorf("%q in %v leads to a directory that lies elsewhere: %w", name, dir, ErrDamaged)
 	}
 	return nil
 }
