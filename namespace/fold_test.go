@@ -211,7 +211,8 @@ func (w *world) foldStep() {
 	case 6, 7, 8, 9:
 		horizon := int64(0)
 		if w.forgets {
-			horizon = w.clock - rapid.Int64Range(0, 30).Draw(w.t, "ago")
+			clock := rapid.Int64Range(0, int64(len(w.devices))-1).Draw(w.t, "clock") // they are off by years
+			horizon = w.clock - rapid.Int64Range(0, 30).Draw(w.t, "ago") + clock*1e17
 		}
 		d.acknowledge(horizon)
 	case 10, 11:
@@ -274,7 +275,7 @@ func (w *world) settleFolded() {
 	}
 	horizon := int64(0)
 	if w.forgets {
-		horizon = w.clock / 2
+		horizon = w.clock/2 + int64(len(w.devices)-1)*1e17
 	}
 	for round, quiet := 0, false; !quiet; round++ {
 		if round > 20 {

@@ -571,5 +571,5 @@ func checkDemotion(_ *importer, k, v []byte) error {
 	if len(k) < 16+entryIDSize {
 		return ErrDamaged
 	}
-	return errors.Join(checkName(string(k[16+entryIDSize:])), damaged(len(v) == 0))
+	return errors.Join(checkName(string(k[16+entryIDSize:])), damaged(len(v) == opIDSize))
 }
