@@ -90,8 +90,6 @@ func horizonKey(d Device) []byte { return key(keyPromise, d[:]) }
 
 func heirKey(a, by AuthorID) []byte { return key(keyHeir, a[:], by[:]) }
 
-func foldedKey(a AuthorID) []byte { return key(keyFolded, a[:]) }
-
 func pendingKey(lamport uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 10), 't', keyPending), lamport)
 }
