@@ -118,6 +118,9 @@ func TestRebase(t *testing.T) {
 // checkCarried fails if something is not shown any more that nobody gave up knowingly.
 func checkCarried(t *rapid.T, old, group *Tree, before, after map[OpID]string) {
 	for o, s := range contents(t, old) {
+		if shows(before, s) && !shows(after, s) {
+			t.Fatalf("content %q of %v, which both had, went", s, o)
+		}
 		if o.Lamport > group.authors[o.Author].applied && !shows(after, s) {
 			t.Fatalf("content %q of %v was not carried over", s, o)
 		}
