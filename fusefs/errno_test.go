@@ -36,6 +36,8 @@ func TestErrno(t *testing.T) {
 		{namespace.ErrNotReady, syscall.EIO},
 		{namespace.ErrInvalid, syscall.EIO},
 		{namespace.ErrPending, syscall.EIO},
+		{namespace.ErrFolded, syscall.EIO},
+		{namespace.ErrUnfinished, syscall.EIO},
 		{namespace.ErrDamaged, syscall.EIO},
 		{volume.ErrStale, syscall.ESTALE},
 		{volume.ErrReadOnly, syscall.EROFS},

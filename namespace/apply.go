@@ -45,6 +45,8 @@ func (x *txn) apply(id OpID, op *pb.Op) error {
 		return x.applyDrop(b.Drop)
 	case *pb.Op_Demote:
 		return x.applyDemote(id, b.Demote)
+	case *pb.Op_Acknowledge:
+		return x.applyAcknowledge(id, b.Acknowledge)
 	}
 	return invalid("op without a body")
 }

@@ -40,6 +40,12 @@ var (
 	// ErrPending says that pending ops must be cut and committed before a merge,
 	// or else they would claim to have known what it brings.
 	ErrPending = errors.New("namespace: pending ops must be cut before a merge")
+	// ErrFolded says that a batch comes too late: its author did not know what was
+	// folded away, and nobody who takes part merges it any more. What it did can
+	// only be carried over by its author (Rebase).
+	ErrFolded = errors.New("namespace: batch does not know what was folded")
+	// ErrUnfinished says that an import did not get to its end: the state is no tree until another one does.
+	ErrUnfinished = errors.New("namespace: unfinished import")
 	// ErrDamaged says that the state holds a record that cannot be read.
 	ErrDamaged = errors.New("namespace: damaged state")
 )

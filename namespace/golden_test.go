@@ -39,7 +39,24 @@ func goldenBatches(t *testing.T) [][]byte {
 	if old == r.Author() {
 		t.Fatal("the second batch adopts nothing")
 	}
-	return [][]byte{first, r.cutOne(), goldenConflicts(r)}
+	return [][]byte{first, r.cutOne(), goldenConflicts(r), goldenAcknowledge(r)}
+}
+
+// goldenAcknowledge makes a batch with a claim, a promise and a horizon.
+func goldenAcknowledge(r *rig) []byte {
+	active := []Device{r.Author().Device()}
+	for range 2 {
+		_, err := r.Acknowledge(r.tick(), active, 0)
+		r.must(err)
+		if r.Pending() > 0 {
+			r.cutOne()
+		}
+		r.must(r.mkfile(string(rune('u' + r.now%5))))
+		r.cutOne()
+	}
+	_, err := r.Acknowledge(r.tick(), active, 1700000000_000000003)
+	r.must(err)
+	return r.cutOne()
 }
 
 // goldenConflicts makes a batch that has every op about conflicts.

@@ -104,6 +104,13 @@ func (x *txn) ownerOf(c *conflict) (*node, error) {
 // as a file becomes one.
 func (x *txn) target(now int64, id NodeID) (*node, error) {
 	n, err := x.node(id)
+	if err == nil {
+		gone, err := x.expired(n)
+		if gone {
+			err = ErrNotExist
+		}
+		return n, err
+	}
 	if !errors.Is(err, ErrNotExist) {
 		return n, err
 	}

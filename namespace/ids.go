@@ -14,6 +14,12 @@ type AuthorID [16]byte
 // String returns the ID in hexadecimal.
 func (a AuthorID) String() string { return hex.EncodeToString(a[:]) }
 
+// Device names a device: the first half of the IDs of its incarnations.
+type Device [8]byte
+
+// Device returns the device that a is an incarnation of.
+func (a AuthorID) Device() Device { return Device(a[:8]) }
+
 // sameDevice reports whether two incarnations are of one device.
 func (a AuthorID) sameDevice(b AuthorID) bool { return bytes.Equal(a[:8], b[:8]) }
 

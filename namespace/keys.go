@@ -21,6 +21,11 @@ const (
 	keyDead     = 'd' // directory, name, 0, entry -> what a removal ended
 	keyHead     = 'f' // node a content would be -> where it is shown
 	keyConflict = 'c' // directory, name, 0, entry -> nothing: shown under a conflict name
+	keyPromise  = 'g' // device -> horizon; device, author -> seq: what the device promised
+	keyClaim    = 'u' // device, author -> seq: what the device had seen for good
+	keyHeir     = 's' // author, incarnation that knew it -> seq of the batch that first did; 0, 0 once that is folded
+	keyFolded   = 'F' // nothing -> horizon; author -> seq: what the state is folded to
+	keyImport   = 'I' // nothing: an import began and did not end
 )
 
 // treeKeys are the kinds of key that are a function of the set of ops.
@@ -78,6 +83,12 @@ func batchKey(a AuthorID, seq uint64) []byte {
 func adoptedKey(a, by AuthorID, seq uint64) []byte {
 	return binary.BigEndian.AppendUint64(key(keyAdopted, a[:], by[:]), seq)
 }
+
+func claimKey(d Device) []byte { return key(keyClaim, d[:]) }
+
+func horizonKey(d Device) []byte { return key(keyPromise, d[:]) }
+
+func heirKey(a, by AuthorID) []byte { return key(keyHeir, a[:], by[:]) }
 
 func pendingKey(lamport uint64) []byte {
 	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 10), 't', keyPending), lamport)

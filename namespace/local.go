@@ -47,31 +47,46 @@ func (x *txn) dir(id NodeID) (*node, error) {
 
 // Create makes a node under a name that must be free, and returns it. now is Unix ns.
 func (t *Tree) Create(now int64, parent NodeID, name string, spec CreateSpec) (n Node, err error) {
-	if err := checkSpec(spec.Kind, spec.Mode, spec.Rdev, spec.Target); err != nil {
+	c, err := createOp(name, spec)
+	if err != nil {
 		return n, err
+	}
+	err = t.update(func(x *txn) error {
+		made, err := x.create(now, parent, c)
+		if err == nil {
+			n, err = x.public(made)
+		}
+		return err
+	})
+	return n, err
+}
+
+// createOp builds the op that makes a node, but for its parent.
+func createOp(name string, spec CreateSpec) (*pb.Create, error) {
+	if err := checkSpec(spec.Kind, spec.Mode, spec.Rdev, spec.Target); err != nil {
+		return nil, err
 	}
 	c := &pb.Create{Name: []byte(name), Kind: uint32(spec.Kind), Mode: spec.Mode, Uid: spec.UID, Gid: spec.GID,
 		Rdev: spec.Rdev, Target: []byte(spec.Target)}
 	for _, k := range slices.Sorted(maps.Keys(spec.Xattrs)) {
 		v := spec.Xattrs[k]
 		if err := checkXattr(k, v); err != nil {
-			return n, err
+			return nil, err
 		}
 		c.Xattrs = append(c.Xattrs, &pb.XattrValue{Name: []byte(k), Value: v})
 	}
-	err = t.update(func(x *txn) error {
-		host, err := x.free(parent, name)
-		if err != nil {
-			return err
-		}
-		c.Parent = host.id[:]
-		id, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Create{Create: c}})
-		if err == nil {
-			n, err = x.public(x.nodes[nodeIDOf(id)])
-		}
-		return err
-	})
-	return n, err
+	return c, nil
+}
+
+// create makes a node in a directory, under a name that must be free.
+func (x *txn) create(now int64, parent NodeID, c *pb.Create) (*node, error) {
+	host, err := x.free(parent, string(c.Name))
+	if err != nil {
+		return nil, err
+	}
+	c.Parent = host.id[:]
+	id, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Create{Create: c}})
+	return x.nodes[nodeIDOf(id)], err
 }
 
 // free returns the directory that takes a name, which must be free.
@@ -255,10 +270,8 @@ func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 	if err := checkVersion(&v); err != nil {
 		return out, err
 	}
-	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Inline: v.Inline, Mtime: mtime, Revive: revive}
-	if !v.Root.IsZero() {
-		c.Root = v.Root[:]
-	}
+	c := contentOp(id, &v, mtime)
+	c.Revive = revive
 	err = t.update(func(x *txn) error {
 		n, err := x.target(now, id)
 		if err != nil {
@@ -282,6 +295,15 @@ func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 		return nil
 	})
 	return out, err
+}
+
+// contentOp builds the op that writes a content.
+func contentOp(id NodeID, v *chunk.Version, mtime int64) *pb.Content {
+	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Inline: v.Inline, Mtime: mtime}
+	if !v.Root.IsZero() {
+		c.Root = v.Root[:]
+	}
+	return c
 }
 
 // replaced returns what a write replaces that knew some contents: those, and

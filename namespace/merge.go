@@ -28,7 +28,7 @@ type batch struct {
 // Merge applies batch seq of an author's log, in one update of the state: all of it or
 // nothing. A batch already merged has no effect. It returns ErrNotReady if
 // batches it builds on were not merged, ErrPending if there are pending ops,
-// and ErrInvalid if the batch can never be applied. It keeps nothing of payload.
+// ErrInvalid if the batch can never be applied, and ErrFolded if it comes too late. It keeps nothing of payload.
 func (t *Tree) Merge(author AuthorID, seq uint64, payload []byte) (Changes, error) {
 	info := t.authors[author]
 	switch {
@@ -45,6 +45,10 @@ func (t *Tree) Merge(author AuthorID, seq uint64, payload []byte) (Changes, erro
 	if err != nil {
 		return Changes{}, err
 	}
+	merged, err := t.admit(author, seq, b)
+	if err != nil {
+		return Changes{}, err
+	}
 	for _, s := range b.delta {
 		if t.authors[s.author].seq < s.seq {
 			return Changes{}, fmt.Errorf("batch %d of %v builds on %d of %v: %w", seq, author, s.seq, s.author, ErrNotReady)
@@ -56,19 +60,29 @@ func (t *Tree) Merge(author AuthorID, seq uint64, payload []byte) (Changes, erro
 	if t.Pending() > 0 {
 		return Changes{}, ErrPending
 	}
-	return t.merge(author, seq, b)
+	changes, err := t.merge(author, seq, b)
+	if err == nil {
+		merged()
+	}
+	return changes, err
 }
 
 func (t *Tree) merge(author AuthorID, seq uint64, b *batch) (Changes, error) {
 	var names map[Name]struct{}
 	var nodes, dirs map[NodeID]struct{}
+	work := false
 	err := t.update(func(x *txn) error {
 		x.changed, x.names, x.dirs = map[NodeID]struct{}{}, map[Name]struct{}{}, map[NodeID]struct{}{}
 		nodes, names, dirs = x.changed, x.names, x.dirs
-		return x.merge(author, seq, b)
+		err := x.merge(author, seq, b)
+		work = x.acks < len(b.ops)
+		return err
 	})
 	if err != nil {
 		return Changes{}, fmt.Errorf("merge batch %d of %v: %w", seq, author, err)
+	}
+	if work {
+		t.worked[author] = seq
 	}
 	return Changes{slices.Collect(maps.Keys(nodes)), slices.Collect(maps.Keys(names)), slices.Collect(maps.Keys(dirs))}, nil
 }

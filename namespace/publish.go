@@ -146,6 +146,9 @@ func (t *Tree) Committed(seq uint64) error {
 	for _, s := range c.delta {
 		t.sent[s.author] = s.seq
 	}
+	if t.lastWork >= t.pendLo {
+		t.worked[t.author] = seq
+	}
 	t.pendLo, t.cut = c.hi, cutState{}
 	if t.pendLo == t.pendHi {
 		t.pendLo, t.pendHi = 0, 0
@@ -167,6 +170,9 @@ func (x *txn) logged(author AuthorID, seq, last uint64, delta []seen, runs []run
 		if err := x.putUvarint(vectorKey(author, s.author), s.seq); err != nil {
 			return err
 		}
+		if err := x.inherit(author, seq, s.author); err != nil {
+			return err
+		}
 	}
 	for _, r := range runs {
 		info := x.author(r.author)
@@ -178,6 +184,9 @@ func (x *txn) logged(author AuthorID, seq, last uint64, delta []seen, runs []run
 			return err
 		}
 		if err := x.putUvarint(adoptedKey(r.author, author, seq), r.last); err != nil {
+			return err
+		}
+		if err := x.inherit(author, seq, r.author); err != nil {
 			return err
 		}
 	}

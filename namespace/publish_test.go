@@ -235,6 +235,19 @@ func TestInvalidBatches(t *testing.T) {
 		"forks a directory": func(b *pb.Batch) {
 			b.Ops[0] = &pb.Op{Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: Root[:], Name: []byte("x"), Of: entry[:24], Content: &pb.Content{Node: Root[:]}}}}
 		},
+		"acknowledges the future": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Acknowledge{Acknowledge: &pb.Acknowledge{Floor: []*pb.Seen{{Author: entry[8:24], Seq: 9}}}}}
+		},
+		"acknowledges itself": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Acknowledge{Acknowledge: &pb.Acknowledge{Own: 1}}}
+		},
+		"acknowledges twice": func(b *pb.Batch) {
+			one := &pb.Seen{Author: entry[8:24], Seq: 1}
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Acknowledge{Acknowledge: &pb.Acknowledge{Floor: []*pb.Seen{one, one}}}}
+		},
+		"negative horizon": func(b *pb.Batch) {
+			b.Ops[0] = &pb.Op{Body: &pb.Op_Acknowledge{Acknowledge: &pb.Acknowledge{Horizon: -1}}}
+		},
 		"forks nothing": func(b *pb.Batch) {
 			b.Ops[0] = &pb.Op{Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: Root[:], Name: []byte("x"), Of: entry[:24]}}}
 		},

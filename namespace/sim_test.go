@@ -30,6 +30,11 @@ type world struct {
 	starts  byte
 	clock   int64
 	newDB   func() kv.DB
+	folds   bool    // devices fold, each beside a twin that does not
+	forgets bool    // folding forgets what was removed
+	moves   bool    // devices do nothing but move directories
+	loser   *device // falls back to old states
+	away    *device // is not active
 
 	// writes has what each content op wrote, ended which of them an op replaced
 	// or removed that knew them.
@@ -48,6 +53,10 @@ type device struct {
 	holds  map[logKey]bool
 	saved  kv.DB
 	author AuthorID
+
+	twin      *Tree // has merged the same, and never folds; nil unless the world folds
+	savedTwin kv.DB
+	refused   map[logKey]bool // came too late
 }
 
 // GoString keeps what rapid prints readable.
@@ -102,6 +111,7 @@ func (d *device) publish(crash bool) {
 		if err := d.tree.Committed(k.seq); err != nil {
 			d.w.t.Fatalf("committed: %v", err)
 		}
+		d.tell(k)
 	}
 }
 
@@ -137,11 +147,17 @@ func (d *device) receive(from *device) {
 			switch _, err := d.tree.Merge(k.author, k.seq, d.w.batches[k]); {
 			case errors.Is(err, ErrNotReady):
 				later = append(later, k)
+			case errors.Is(err, ErrFolded) && d.w.folds:
+				d.refused[k] = true
 			case err != nil:
 				d.w.t.Fatalf("device %d merges %v/%d: %v", d.index, k.author, k.seq, err)
 			default:
 				d.holds[k] = true
+				d.tell(k)
 			}
+		}
+		if len(later) == len(todo) && d.w.folds {
+			break // they wait for somebody who took them before promising not to
 		}
 		if len(later) == len(todo) {
 			d.w.t.Fatalf("device %d cannot merge any of %v", d.index, later)
@@ -151,6 +167,7 @@ func (d *device) receive(from *device) {
 	if err := check(d.tree); err != nil {
 		d.w.t.Fatalf("device %d after a merge: %v", d.index, err)
 	}
+	d.compareTwin()
 }
 
 // place is an entry somewhere in the tree.

@@ -20,6 +20,11 @@ type Tree struct {
 	pendLo, pendHi uint64 // counters of the pending ops: [pendLo, pendHi)
 	cut            cutState
 	w              txn // the writer's, kept for its buffers
+
+	gates    gates
+	folding  *folding            // under way; nil if none
+	worked   map[AuthorID]uint64 // the last batch that was more than acknowledgements, as far as is known
+	lastWork uint64              // counter of the last local op that was none
 }
 
 // meta is what the state knows of itself.
@@ -59,11 +64,11 @@ func Open(db kv.DB, author AuthorID, opts ...Option) (*Tree, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	t := &Tree{db: db, author: author, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}}
+	t := &Tree{db: db, author: author, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}, worked: map[AuthorID]uint64{}}
 	if author == (AuthorID{}) {
 		return nil, fmt.Errorf("open the tree: no author: %w", ErrInvalidArgument)
 	}
-	for _, load := range []func() error{t.loadMeta, t.loadAuthors, t.loadSent, t.loadPending} {
+	for _, load := range []func() error{t.checkImport, t.loadMeta, t.loadAuthors, t.loadSent, t.loadPending, t.loadGates} {
 		if err := load(); err != nil {
 			return nil, fmt.Errorf("open the tree: %w", err)
 		}
@@ -149,12 +154,20 @@ func (a *authorInfo) append(b []byte) []byte {
 
 func (t *Tree) loadAuthors() error {
 	return t.scan(key(keyAuthor), func(k, v []byte) error {
-		d := decoder{b: v}
-		info := authorInfo{seq: d.uvarint(), last: d.uvarint(), applied: d.uvarint(), pred: d.id()}
-		info.device, d.b = string(d.b), nil
+		info, err := decodeAuthor(v)
 		t.authors[AuthorID(k)] = info
-		return d.err("author")
+		if info.seq > 0 {
+			t.worked[AuthorID(k)] = info.seq
+		}
+		return err
 	}, 16)
+}
+
+func decodeAuthor(v []byte) (authorInfo, error) {
+	d := decoder{b: v}
+	info := authorInfo{seq: d.uvarint(), last: d.uvarint(), applied: d.uvarint(), pred: d.id()}
+	info.device, d.b = string(d.b), nil
+	return info, d.err("author")
 }
 
 func (t *Tree) loadSent() error {
@@ -180,6 +193,7 @@ func (t *Tree) loadPending() error {
 		info := t.authors[a]
 		info.applied = max(info.applied, lamport)
 		t.authors[a] = info
+		t.lastWork = lamport
 		return nil
 	}, 8)
 }

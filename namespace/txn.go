@@ -21,6 +21,7 @@ type txn struct {
 	slots   map[Name]*slot
 	authors map[AuthorID]authorInfo // changed
 	emitted uint64                  // local ops made
+	acks    int                     // ops applied that only acknowledge
 
 	// of a merge; nil for local ops, which know everything
 	causes  *causes
@@ -54,6 +55,9 @@ func (t *Tree) update(fn func(*txn) error) error {
 			t.pendLo = t.meta.clock - x.emitted + 1
 		}
 		t.pendHi = t.meta.clock + 1
+		if x.acks == 0 {
+			t.lastWork = t.meta.clock
+		}
 	}
 	return nil
 }
@@ -66,7 +70,7 @@ func (x *txn) reset(t *Tree) {
 		clear(x.slots)
 		clear(x.authors)
 	}
-	x.t, x.meta, x.emitted = t, t.meta, 0
+	x.t, x.meta, x.emitted, x.acks = t, t.meta, 0, 0
 	x.causes, x.changed, x.names, x.dirs = nil, nil, nil, nil
 }
 

@@ -86,6 +86,8 @@ func validateOp(op *pb.Op) error {
 		ok = sized(16, b.Drop.Node) && sized(opIDSize, b.Drop.Contents...)
 	case *pb.Op_Demote:
 		ok, err = validDemote(b.Demote)
+	case *pb.Op_Acknowledge:
+		ok = validAcknowledge(b.Acknowledge)
 	case *pb.Op_Keep:
 		ok = sized(16, b.Keep.Node)
 	}

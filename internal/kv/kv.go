@@ -41,6 +41,15 @@ type DB interface {
 	// Sync makes every update that returned before durable: one flush,
 	// shared by all that wait.
 	Sync() error
+	// Snapshot returns the state as it is now, which later updates do not
+	// change. It costs space for as long as it is open, so the caller closes it.
+	Snapshot() Snapshot
+	Close() error
+}
+
+// Snapshot is a state that does not change any more. It is closed before its DB is.
+type Snapshot interface {
+	Reader
 	Close() error
 }
 

@@ -204,6 +204,32 @@ func TestUpdatesDoNotMix(t *testing.T) {
 	})
 }
 
+// TestSnapshot: a snapshot stays what it was, whatever is written beside it.
+func TestSnapshot(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		putAll(t, db, "a", "b", "c")
+		snap := db.Snapshot()
+		update(t, db, func(tx kv.Tx) error {
+			return errors.Join(tx.Delete([]byte("b")), tx.Put([]byte("a"), []byte("other")), tx.Put([]byte("d"), []byte("vd")))
+		})
+		if diff := cmp.Diff([]string{"a", "b", "c"}, list(t, snap, nil, nil)); diff != "" {
+			t.Errorf("the snapshot changed: %s", diff)
+		}
+		if v, err := snap.Get([]byte("b")); err != nil || string(v) != "vb" {
+			t.Errorf("get from the snapshot: %q, %v", v, err)
+		}
+		if _, err := snap.Get([]byte("d")); !errors.Is(err, kv.ErrNotFound) {
+			t.Errorf("get of what came later: %v", err)
+		}
+		if err := snap.Close(); err != nil {
+			t.Error(err)
+		}
+		if v, err := db.Get([]byte("a")); err != nil || string(v) != "other" {
+			t.Errorf("get from the state: %q, %v", v, err)
+		}
+	})
+}
+
 func increment(tx kv.Tx) error {
 	n := 0
 	v, err := tx.Get([]byte("n"))

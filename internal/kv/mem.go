@@ -1,6 +1,8 @@
 package kv
 
 import (
+	"maps"
+	"slices"
 	"sort"
 	"sync"
 )
@@ -81,6 +83,13 @@ func (m *Mem) set(k string, v []byte) {
 			m.keys[i] = k
 		}
 	}
+}
+
+// Snapshot implements DB. It is a copy of the map; values are never changed in place.
+func (m *Mem) Snapshot() Snapshot {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return &Mem{vals: maps.Clone(m.vals), keys: slices.Clone(m.keys)}
 }
 
 // Sync implements DB; memory has nothing to flush.

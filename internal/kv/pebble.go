@@ -94,6 +94,19 @@ func (p *Pebble) Update(fn func(Tx) error) error {
 	return b.Commit(pebble.NoSync)
 }
 
+// Snapshot implements DB.
+func (p *Pebble) Snapshot() Snapshot { return pebbleSnapshot{p.db.NewSnapshot()} }
+
+type pebbleSnapshot struct{ s *pebble.Snapshot }
+
+func (s pebbleSnapshot) Get(key []byte) ([]byte, error) { return pebbleGet(s.s, key) }
+
+func (s pebbleSnapshot) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	return pebbleScan(s.s, lo, hi, fn)
+}
+
+func (s pebbleSnapshot) Close() error { return s.s.Close() }
+
 // Sync implements DB.
 func (p *Pebble) Sync() error { return p.db.LogData(nil, pebble.Sync) }
 

@@ -249,6 +249,7 @@ type Op struct {
 	//	*Op_Fork
 	//	*Op_Drop
 	//	*Op_Demote
+	//	*Op_Acknowledge
 	Body          isOp_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -406,6 +407,15 @@ func (x *Op) GetDemote() *Demote {
 	return nil
 }
 
+func (x *Op) GetAcknowledge() *Acknowledge {
+	if x != nil {
+		if x, ok := x.Body.(*Op_Acknowledge); ok {
+			return x.Acknowledge
+		}
+	}
+	return nil
+}
+
 type isOp_Body interface {
 	isOp_Body()
 }
@@ -458,6 +468,10 @@ type Op_Demote struct {
 	Demote *Demote `protobuf:"bytes,14,opt,name=demote,proto3,oneof"`
 }
 
+type Op_Acknowledge struct {
+	Acknowledge *Acknowledge `protobuf:"bytes,15,opt,name=acknowledge,proto3,oneof"`
+}
+
 func (*Op_Create) isOp_Body() {}
 
 func (*Op_Link) isOp_Body() {}
@@ -481,6 +495,8 @@ func (*Op_Fork) isOp_Body() {}
 func (*Op_Drop) isOp_Body() {}
 
 func (*Op_Demote) isOp_Body() {}
+
+func (*Op_Acknowledge) isOp_Body() {}
 
 type Create struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1596,6 +1612,68 @@ func (x *Demote) GetMore() []*Demote {
 	return nil
 }
 
+// Acknowledge changes nothing in the tree. It says that all its author had seen was
+// durable on its device, and what the device takes no more.
+type Acknowledge struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Own           uint64                 `protobuf:"varint,1,opt,name=own,proto3" json:"own,omitempty"`          // how many of the author's own batches were durable
+	Floor         []*Seen                `protobuf:"bytes,2,rep,name=floor,proto3" json:"floor,omitempty"`       // where that rose: no batch is taken from now on that does not know it
+	Horizon       int64                  `protobuf:"fixed64,3,opt,name=horizon,proto3" json:"horizon,omitempty"` // what was removed before that is named by no later op; Unix ns
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Acknowledge) Reset() {
+	*x = Acknowledge{}
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Acknowledge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Acknowledge) ProtoMessage() {}
+
+func (x *Acknowledge) ProtoReflect() protoreflect.Message {
+	mi := &file_namespace_namespacepb_op_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Acknowledge.ProtoReflect.Descriptor instead.
+func (*Acknowledge) Descriptor() ([]byte, []int) {
+	return file_namespace_namespacepb_op_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Acknowledge) GetOwn() uint64 {
+	if x != nil {
+		return x.Own
+	}
+	return 0
+}
+
+func (x *Acknowledge) GetFloor() []*Seen {
+	if x != nil {
+		return x.Floor
+	}
+	return nil
+}
+
+func (x *Acknowledge) GetHorizon() int64 {
+	if x != nil {
+		return x.Horizon
+	}
+	return 0
+}
+
 var File_namespace_namespacepb_op_proto protoreflect.FileDescriptor
 
 const file_namespace_namespacepb_op_proto_rawDesc = "" +
@@ -1615,7 +1693,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\aAdopted\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\fR\x06author\x12\x16\n" +
 	"\x06device\x18\x02 \x01(\fR\x06device\x12\x14\n" +
-	"\x05count\x18\x03 \x01(\rR\x05count\"\xa8\x05\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\"\xef\x05\n" +
 	"\x02Op\x12\x12\n" +
 	"\x04time\x18\x01 \x01(\x10R\x04time\x126\n" +
 	"\x06create\x18\x02 \x01(\v2\x1c.forever.namespace.v1.CreateH\x00R\x06create\x120\n" +
@@ -1630,7 +1708,8 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	" \x01(\v2\x1a.forever.namespace.v1.KeepH\x00R\x04keep\x120\n" +
 	"\x04fork\x18\f \x01(\v2\x1a.forever.namespace.v1.ForkH\x00R\x04fork\x120\n" +
 	"\x04drop\x18\r \x01(\v2\x1a.forever.namespace.v1.DropH\x00R\x04drop\x126\n" +
-	"\x06demote\x18\x0e \x01(\v2\x1c.forever.namespace.v1.DemoteH\x00R\x06demoteB\x06\n" +
+	"\x06demote\x18\x0e \x01(\v2\x1c.forever.namespace.v1.DemoteH\x00R\x06demote\x12E\n" +
+	"\vacknowledge\x18\x0f \x01(\v2!.forever.namespace.v1.AcknowledgeH\x00R\vacknowledgeB\x06\n" +
 	"\x04body\"\xe6\x01\n" +
 	"\x06Create\x12\x16\n" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
@@ -1718,7 +1797,11 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x18\n" +
 	"\aentries\x18\x03 \x03(\fR\aentries\x120\n" +
-	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04moreB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
+	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04more\"k\n" +
+	"\vAcknowledge\x12\x10\n" +
+	"\x03own\x18\x01 \x01(\x04R\x03own\x120\n" +
+	"\x05floor\x18\x02 \x03(\v2\x1a.forever.namespace.v1.SeenR\x05floor\x12\x18\n" +
+	"\ahorizon\x18\x03 \x01(\x10R\ahorizonB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
 
 var (
 	file_namespace_namespacepb_op_proto_rawDescOnce sync.Once
@@ -1732,27 +1815,28 @@ func file_namespace_namespacepb_op_proto_rawDescGZIP() []byte {
 	return file_namespace_namespacepb_op_proto_rawDescData
 }
 
-var file_namespace_namespacepb_op_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_namespace_namespacepb_op_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_namespace_namespacepb_op_proto_goTypes = []any{
-	(*Batch)(nil),      // 0: forever.namespace.v1.Batch
-	(*Seen)(nil),       // 1: forever.namespace.v1.Seen
-	(*Adopted)(nil),    // 2: forever.namespace.v1.Adopted
-	(*Op)(nil),         // 3: forever.namespace.v1.Op
-	(*Create)(nil),     // 4: forever.namespace.v1.Create
-	(*XattrValue)(nil), // 5: forever.namespace.v1.XattrValue
-	(*Link)(nil),       // 6: forever.namespace.v1.Link
-	(*Removal)(nil),    // 7: forever.namespace.v1.Removal
-	(*Remove)(nil),     // 8: forever.namespace.v1.Remove
-	(*Step)(nil),       // 9: forever.namespace.v1.Step
-	(*Rename)(nil),     // 10: forever.namespace.v1.Rename
-	(*Exchange)(nil),   // 11: forever.namespace.v1.Exchange
-	(*Attr)(nil),       // 12: forever.namespace.v1.Attr
-	(*Xattr)(nil),      // 13: forever.namespace.v1.Xattr
-	(*Content)(nil),    // 14: forever.namespace.v1.Content
-	(*Keep)(nil),       // 15: forever.namespace.v1.Keep
-	(*Fork)(nil),       // 16: forever.namespace.v1.Fork
-	(*Drop)(nil),       // 17: forever.namespace.v1.Drop
-	(*Demote)(nil),     // 18: forever.namespace.v1.Demote
+	(*Batch)(nil),       // 0: forever.namespace.v1.Batch
+	(*Seen)(nil),        // 1: forever.namespace.v1.Seen
+	(*Adopted)(nil),     // 2: forever.namespace.v1.Adopted
+	(*Op)(nil),          // 3: forever.namespace.v1.Op
+	(*Create)(nil),      // 4: forever.namespace.v1.Create
+	(*XattrValue)(nil),  // 5: forever.namespace.v1.XattrValue
+	(*Link)(nil),        // 6: forever.namespace.v1.Link
+	(*Removal)(nil),     // 7: forever.namespace.v1.Removal
+	(*Remove)(nil),      // 8: forever.namespace.v1.Remove
+	(*Step)(nil),        // 9: forever.namespace.v1.Step
+	(*Rename)(nil),      // 10: forever.namespace.v1.Rename
+	(*Exchange)(nil),    // 11: forever.namespace.v1.Exchange
+	(*Attr)(nil),        // 12: forever.namespace.v1.Attr
+	(*Xattr)(nil),       // 13: forever.namespace.v1.Xattr
+	(*Content)(nil),     // 14: forever.namespace.v1.Content
+	(*Keep)(nil),        // 15: forever.namespace.v1.Keep
+	(*Fork)(nil),        // 16: forever.namespace.v1.Fork
+	(*Drop)(nil),        // 17: forever.namespace.v1.Drop
+	(*Demote)(nil),      // 18: forever.namespace.v1.Demote
+	(*Acknowledge)(nil), // 19: forever.namespace.v1.Acknowledge
 }
 var file_namespace_namespacepb_op_proto_depIdxs = []int32{
 	1,  // 0: forever.namespace.v1.Batch.vector:type_name -> forever.namespace.v1.Seen
@@ -1771,22 +1855,24 @@ var file_namespace_namespacepb_op_proto_depIdxs = []int32{
 	16, // 13: forever.namespace.v1.Op.fork:type_name -> forever.namespace.v1.Fork
 	17, // 14: forever.namespace.v1.Op.drop:type_name -> forever.namespace.v1.Drop
 	18, // 15: forever.namespace.v1.Op.demote:type_name -> forever.namespace.v1.Demote
-	5,  // 16: forever.namespace.v1.Create.xattrs:type_name -> forever.namespace.v1.XattrValue
-	7,  // 17: forever.namespace.v1.Remove.removal:type_name -> forever.namespace.v1.Removal
-	9,  // 18: forever.namespace.v1.Rename.step:type_name -> forever.namespace.v1.Step
-	7,  // 19: forever.namespace.v1.Rename.replaced:type_name -> forever.namespace.v1.Removal
-	9,  // 20: forever.namespace.v1.Rename.more:type_name -> forever.namespace.v1.Step
-	9,  // 21: forever.namespace.v1.Exchange.a:type_name -> forever.namespace.v1.Step
-	9,  // 22: forever.namespace.v1.Exchange.b:type_name -> forever.namespace.v1.Step
-	9,  // 23: forever.namespace.v1.Exchange.more:type_name -> forever.namespace.v1.Step
-	14, // 24: forever.namespace.v1.Fork.content:type_name -> forever.namespace.v1.Content
-	5,  // 25: forever.namespace.v1.Fork.xattrs:type_name -> forever.namespace.v1.XattrValue
-	18, // 26: forever.namespace.v1.Demote.more:type_name -> forever.namespace.v1.Demote
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	19, // 16: forever.namespace.v1.Op.acknowledge:type_name -> forever.namespace.v1.Acknowledge
+	5,  // 17: forever.namespace.v1.Create.xattrs:type_name -> forever.namespace.v1.XattrValue
+	7,  // 18: forever.namespace.v1.Remove.removal:type_name -> forever.namespace.v1.Removal
+	9,  // 19: forever.namespace.v1.Rename.step:type_name -> forever.namespace.v1.Step
+	7,  // 20: forever.namespace.v1.Rename.replaced:type_name -> forever.namespace.v1.Removal
+	9,  // 21: forever.namespace.v1.Rename.more:type_name -> forever.namespace.v1.Step
+	9,  // 22: forever.namespace.v1.Exchange.a:type_name -> forever.namespace.v1.Step
+	9,  // 23: forever.namespace.v1.Exchange.b:type_name -> forever.namespace.v1.Step
+	9,  // 24: forever.namespace.v1.Exchange.more:type_name -> forever.namespace.v1.Step
+	14, // 25: forever.namespace.v1.Fork.content:type_name -> forever.namespace.v1.Content
+	5,  // 26: forever.namespace.v1.Fork.xattrs:type_name -> forever.namespace.v1.XattrValue
+	18, // 27: forever.namespace.v1.Demote.more:type_name -> forever.namespace.v1.Demote
+	1,  // 28: forever.namespace.v1.Acknowledge.floor:type_name -> forever.namespace.v1.Seen
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_namespace_namespacepb_op_proto_init() }
@@ -1807,6 +1893,7 @@ func file_namespace_namespacepb_op_proto_init() {
 		(*Op_Fork)(nil),
 		(*Op_Drop)(nil),
 		(*Op_Demote)(nil),
+		(*Op_Acknowledge)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1814,7 +1901,7 @@ func file_namespace_namespacepb_op_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_namespace_namespacepb_op_proto_rawDesc), len(file_namespace_namespacepb_op_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,102 @@
+package namespace
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/foreverfs/forever/internal/kv"
+)
+
+// Point is what a tree is folded to: what every device that takes part has
+// seen, and how long what was removed is kept.
+type Point struct {
+	// Seen has up to which batch each author was seen.
+	Seen map[AuthorID]uint64
+	// Horizon is when something must have been removed or replaced to be forgotten:
+	// before it, by the clock of who did. Unix ns; 0 forgets nothing.
+	Horizon int64
+}
+
+// covers reports whether p is nowhere behind q.
+func (p Point) covers(q Point) bool {
+	for a, seq := range q.Seen {
+		if p.Seen[a] < seq {
+			return false
+		}
+	}
+	return p.Horizon >= q.Horizon
+}
+
+func (p Point) equal(q Point) bool { return p.Horizon == q.Horizon && maps.Equal(p.Seen, q.Seen) }
+
+// meet returns what both of two vectors have.
+func meetVectors(a, b map[AuthorID]uint64) map[AuthorID]uint64 {
+	out := map[AuthorID]uint64{}
+	for id, seq := range a {
+		if seq = min(seq, b[id]); seq > 0 {
+			out[id] = seq
+		}
+	}
+	return out
+}
+
+// readPoint reads the point kept under a prefix: the horizon there, each author below it.
+func readPoint(r kv.Reader, prefix []byte) (p Point, err error) {
+	p.Seen = map[AuthorID]uint64{}
+	var inner error
+	err = r.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+		d := decoder{b: v}
+		switch len(k) - len(prefix) {
+		case 0:
+			p.Horizon = d.i64()
+		case 16:
+			p.Seen[AuthorID(k[len(prefix):])] = d.uvarint()
+		default:
+			d.bad = true
+		}
+		inner = d.err("point")
+		return inner == nil
+	})
+	if err := errors.Join(inner, err); err != nil {
+		return Point{}, fmt.Errorf("read a point: %w", err)
+	}
+	return p, nil
+}
+
+// raisePoint writes what of p is above what is kept under a prefix.
+func (x *txn) raisePoint(prefix []byte, p Point) error {
+	for _, a := range sortedAuthors(p.Seen) {
+		k := append(slices.Clone(prefix), a[:]...)
+		was, _, err := x.getUvarint(k)
+		if err != nil {
+			return err
+		}
+		if p.Seen[a] <= was {
+			continue
+		}
+		if err := x.putUvarint(k, p.Seen[a]); err != nil {
+			return err
+		}
+	}
+	if p.Horizon == 0 {
+		return nil
+	}
+	v, err := x.tx.Get(prefix)
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+	case err != nil:
+		return fmt.Errorf("read a horizon: %w", err)
+	case len(v) != 8:
+		return fmt.Errorf("read a horizon: %w", ErrDamaged)
+	case int64(binary.BigEndian.Uint64(v)) >= p.Horizon:
+		return nil
+	}
+	return x.put(prefix, appendI64(nil, p.Horizon))
+}
+
+func sortedAuthors(m map[AuthorID]uint64) []AuthorID {
+	return slices.SortedFunc(maps.Keys(m), func(a, b AuthorID) int { return slices.Compare(a[:], b[:]) })
+}
