@@ -37,6 +37,7 @@ func TestErrno(t *testing.T) {
 		{namespace.ErrInvalid, syscall.EIO},
 		{namespace.ErrPending, syscall.EIO},
 		{namespace.ErrFolded, syscall.EIO},
+		{namespace.ErrUnknowing, syscall.EIO},
 		{namespace.ErrUnfinished, syscall.EIO},
 		{namespace.ErrDamaged, syscall.EIO},
 		{volume.ErrStale, syscall.ESTALE},

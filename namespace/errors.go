@@ -1,6 +1,9 @@
 package namespace
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What operations refuse, as POSIX names it.
 var (
@@ -44,6 +47,9 @@ var (
 	// folded away, and nobody who takes part merges it any more. What it did can
 	// only be carried over by its author (Rebase).
 	ErrFolded = errors.New("namespace: batch does not know what was folded")
+	// ErrUnknowing says that a batch does not know what this device promised that all would: it is an
+	// ErrNotReady that may last, unless somebody turns up who merged it before promising the same.
+	ErrUnknowing = fmt.Errorf("%w, or it does not know what was promised", ErrNotReady)
 	// ErrUnfinished says that an import did not get to its end: the state is no tree until another one does.
 	ErrUnfinished = errors.New("namespace: unfinished import")
 	// ErrDamaged says that the state holds a record that cannot be read.

@@ -86,7 +86,7 @@ func (t *Tree) startFold(to Point) error {
 	if err != nil {
 		return err
 	}
-	if !to.covers(was) || to.Horizon < 0 {
+	if !to.Covers(was) || to.Horizon < 0 {
 		return fmt.Errorf("to less than before: %w", ErrInvalidArgument)
 	}
 	for a, seq := range to.Seen {

@@ -27,7 +27,7 @@ func newFoldingWorld(t *rapid.T, devices int) *world {
 
 func (d *device) openTwin(db kv.DB) {
 	var err error
-	if d.twin, err = Open(db, AuthorID{0: 0x80 + byte(d.index), 15: 1}); err != nil {
+	if d.twin, err = Open(db, AuthorID{0: 0x80 + byte(d.index), 15: 1}, Repeating()); err != nil {
 		d.w.t.Fatalf("open a twin: %v", err)
 	}
 }

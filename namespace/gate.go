@@ -15,11 +15,14 @@ type gate struct {
 	passed map[AuthorID]bool // authors whose merged batches know the floor
 }
 
-// gates are what a tree keeps of them; a merge that changes the state behind them makes them stale.
+// gates are what a tree keeps of them. It holds itself to what any device promised, as it may have been
+// let in, or have begun anew, after the others promised that; a merge that changes the state behind them makes them stale.
 type gates struct {
 	stale    bool
 	folded   gate
 	promised gate
+	// givenUp are earlier incarnations of this device whose work was carried over.
+	givenUp map[AuthorID]bool
 	// wanted has batches that others build on who were free to merge them.
 	wanted map[AuthorID]uint64
 }
@@ -33,14 +36,19 @@ func (t *Tree) loadGates() error {
 	if err != nil {
 		return err
 	}
-	promised, err := t.promise(t.author.Device())
+	promised, err := t.promises()
 	if err != nil {
 		return err
 	}
 	if t.gates.wanted == nil {
 		t.gates.wanted = map[AuthorID]uint64{}
 	}
-	t.gates.folded, t.gates.promised = newGate(folded.Seen, heirs), newGate(promised.Seen, heirs)
+	t.gates.folded, t.gates.promised = newGate(folded.Seen, heirs), newGate(promised, heirs)
+	t.gates.givenUp = map[AuthorID]bool{}
+	err = t.scan(key(keyGivenUp), func(k, _ []byte) error { t.gates.givenUp[AuthorID(k)] = true; return nil }, 16)
+	if err != nil {
+		return fmt.Errorf("read what was carried over: %w", err)
+	}
 	t.gates.stale = false
 	return nil
 }
@@ -85,6 +93,9 @@ func (c *claim) vector(of AuthorID) (uint64, error) {
 
 // passes reports whether a batch is one that is taken.
 func (g *gate) passes(c *claim) (bool, error) {
+	if c.seq <= g.floor[c.author] {
+		return true, nil // others promised it, and it just did not come this way yet
+	}
 	if g.closed[c.author] {
 		return false, nil
 	}
@@ -125,10 +136,11 @@ func (t *Tree) admit(author AuthorID, seq uint64, b *batch) (merged func(), err 
 	if err != nil {
 		return nil, err
 	}
-	if !promised && g.wanted[author] < seq {
-		return nil, fmt.Errorf("batch %d of %v does not know what this device promised: %w", seq, author, ErrNotReady)
+	promised = promised && !g.givenUp[author]
+	if !promised && !t.repeats && g.wanted[author] < seq {
+		return nil, fmt.Errorf("batch %d of %v: %w", seq, author, ErrUnknowing)
 	}
-	t.want(b)
+	t.want(author, b)
 	return func() {
 		g.folded.passed[author] = true
 		if promised {
@@ -140,14 +152,11 @@ func (t *Tree) admit(author AuthorID, seq uint64, b *batch) (merged func(), err 
 	}, nil
 }
 
-// want notes the batches that one builds on which is taken.
-func (t *Tree) want(b *batch) {
-	deps := b.delta
-	if b.pred != nil {
-		deps = append(deps[:len(deps):len(deps)], *b.pred)
-	}
-	for _, s := range deps {
-		if t.authors[s.author].seq < s.seq {
+// want notes the batches that one builds on which is taken. Those of its author's own device are not
+// among them: that it merged its own says nothing of whether it was free to.
+func (t *Tree) want(author AuthorID, b *batch) {
+	for _, s := range b.delta {
+		if !s.author.sameDevice(author) && t.authors[s.author].seq < s.seq {
 			t.gates.wanted[s.author] = max(t.gates.wanted[s.author], s.seq)
 		}
 	}

@@ -38,6 +38,18 @@ func Import(db kv.DB, r io.Reader) error {
 	return nil
 }
 
+// IsEmpty reports whether a state has no tree yet. One that an import left unfinished has none.
+func IsEmpty(r kv.Reader) (bool, error) {
+	_, err := r.Get(key(keyMeta))
+	if errors.Is(err, kv.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for a tree: %w", err)
+	}
+	return false, nil
+}
+
 // checkImport refuses a state in which an import began and did not end.
 func (t *Tree) checkImport() error {
 	_, err := t.db.Get(key(keyImport))

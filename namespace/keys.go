@@ -25,6 +25,7 @@ const (
 	keyClaim    = 'u' // device, author -> seq: what the device had seen for good
 	keyHeir     = 's' // author, incarnation that knew it -> seq of the batch that first did; 0, 0 once that is folded
 	keyFolded   = 'F' // nothing -> horizon; author -> seq: what the state is folded to
+	keyGivenUp  = 'z' // author of this device -> nothing: its work was carried over (Rebase)
 	keyImport   = 'I' // nothing: an import began and did not end
 )
 

@@ -20,8 +20,8 @@ type Point struct {
 	Horizon int64
 }
 
-// covers reports whether p is nowhere behind q.
-func (p Point) covers(q Point) bool {
+// Covers reports whether p is nowhere behind q.
+func (p Point) Covers(q Point) bool {
 	for a, seq := range q.Seen {
 		if p.Seen[a] < seq {
 			return false

@@ -33,6 +33,7 @@ const rebasePage = 256
 //   - A further name of a file is made again.
 //
 // Removals, moves and changed attributes are not repeated; the contents that were replaced in old are not carried as history.
+// What of this device's batches comes in spite of that, because others hold it, into does not merge, unless somebody else did.
 // It only reads old. Done twice, the second has nothing to do: after a crash it is simply done again. The caller
 // sees that nobody else uses either tree.
 func Rebase(old, into *Tree, now int64) (Report, error) {
@@ -48,10 +49,27 @@ func Rebase(old, into *Tree, now int64) (Report, error) {
 			}
 		}
 		if last == nil {
-			return r.report, nil
+			return r.report, r.giveUp()
 		}
 		after = last
 	}
+}
+
+// giveUp notes the earlier incarnations of this device whose work was carried over.
+func (r *rebase) giveUp() error {
+	err := r.into.update(func(x *txn) error {
+		for a, info := range r.old.authors {
+			if !a.sameDevice(r.into.author) || info.applied <= r.into.authors[a].applied {
+				continue
+			}
+			if err := x.put(key(keyGivenUp, a[:]), nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	r.into.gates.stale = true
+	return err
 }
 
 // rebase is a rebase on its way.

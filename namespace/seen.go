@@ -84,6 +84,27 @@ func (t *Tree) workBeyond(points ...Point) bool {
 // promise returns what a device promised, in any of its incarnations.
 func (t *Tree) promise(d Device) (Point, error) { return readPoint(t.db, horizonKey(d)) }
 
+// promises returns, of each author, what any device promised.
+func (t *Tree) promises() (map[AuthorID]uint64, error) {
+	out := map[AuthorID]uint64{}
+	prefix := key(keyPromise)
+	var inner error
+	err := t.db.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+		if k = k[len(prefix):]; len(k) != 8+16 {
+			return true // a horizon
+		}
+		d := decoder{b: v}
+		a := AuthorID(k[8:])
+		out[a] = max(out[a], d.uvarint())
+		inner = d.err("promise")
+		return inner == nil
+	})
+	if err := errors.Join(inner, err); err != nil {
+		return nil, fmt.Errorf("read what was promised: %w", err)
+	}
+	return out, nil
+}
+
 // Stable returns what may be folded: what all active devices promised. It is a
 // function of the batches merged. A device that never wrote anything promised nothing.
 func (t *Tree) Stable(active []Device) (Point, error) {
@@ -181,9 +202,7 @@ func (x *txn) applyAcknowledge(id OpID, a *pb.Acknowledge) error {
 		claim.Seen[id.Author] = a.Own
 	}
 	x.acks++
-	if id.Author.sameDevice(x.t.author) {
-		x.t.gates.stale = true
-	}
+	x.t.gates.stale = true
 	if err := x.raisePoint(claimKey(id.Author.Device()), claim); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 type Tree struct {
 	db      kv.DB
 	author  AuthorID
+	repeats bool // merges what another one merged
 	meta    meta
 	authors map[AuthorID]authorInfo
 	sent    map[AuthorID]uint64 // the vector that this author's last batch carried
@@ -50,11 +51,18 @@ type authorInfo struct {
 // Option adjusts Open.
 type Option func(*options)
 
-type options struct{ device string }
+type options struct {
+	device  string
+	repeats bool
+}
 
 // WithDevice gives the device's name, which conflict names will carry; else
 // they carry a part of the author's ID. At most MaxDevice bytes are kept.
 func WithDevice(name string) Option { return func(o *options) { o.device = name } }
+
+// Repeating opens a tree that merges only what another one merged before, in whatever
+// order: it does not ask whether that may still be taken.
+func Repeating() Option { return func(o *options) { o.repeats = true } }
 
 // Open opens the tree in db, which may be empty, for the ops of author: a new
 // incarnation at every start. Pending ops found there of earlier incarnations
@@ -64,7 +72,7 @@ func Open(db kv.DB, author AuthorID, opts ...Option) (*Tree, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	t := &Tree{db: db, author: author, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}, worked: map[AuthorID]uint64{}}
+	t := &Tree{db: db, author: author, repeats: o.repeats, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}, worked: map[AuthorID]uint64{}}
 	if author == (AuthorID{}) {
 		return nil, fmt.Errorf("open the tree: no author: %w", ErrInvalidArgument)
 	}

@@ -79,6 +79,10 @@ type Config struct {
 	// that may depend on it, when the control log has grown. May be nil.
 	ControlChanged func()
 
+	// Outrun is called when a member says that this device cannot go on from what it
+	// has: a batch of its own is refused, or, with a zero author, it needs batches that are gone. May be nil.
+	Outrun func(author AuthorID, seq uint64)
+
 	// FetchTimeout bounds one Fetch; 0 means 10 s.
 	FetchTimeout time.Duration
 	// FetchGrace is how long Fetch goes on asking when everybody connected

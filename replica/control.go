@@ -22,12 +22,15 @@ type controlLog struct {
 	policy     map[string]*entry // the winning entry of each key
 	recoveries []*entry
 	recovery   *entry // the one in force
+
+	checkpoints map[Hash]*checkpointState
 }
 
 type deviceState struct {
 	admissions []*entry
 	admitted   *entry // the winning one
 	renamed    *entry // nil: never
+	returns    int    // how often it said that it is back
 }
 
 type epochState struct {
@@ -48,6 +51,8 @@ func newControlLog(volume VolumeID) *controlLog {
 		devices: map[DeviceID]*deviceState{},
 		epochs:  map[EpochID]*epochState{},
 		policy:  map[string]*entry{},
+
+		checkpoints: map[Hash]*checkpointState{},
 	}
 }
 
@@ -100,6 +105,15 @@ func (c *controlLog) judge(e *entry) error {
 		if e.signer == DeviceID(r.GetDevice()) {
 			return nil
 		}
+	}
+	if e.what.GetReturn() != nil {
+		if !c.admittedBefore(e.signer, e, RoleMember) {
+			return invalid("return of a device that is no member")
+		}
+		return nil
+	}
+	if e.what.GetCheckpoint() != nil || e.what.GetEndorse() != nil {
+		return c.judgeCheckpointing(e)
 	}
 	if c.admittedBefore(e.signer, e, RoleMember) || c.recoveryBefore(e.signer, e) {
 		return nil
@@ -188,6 +202,16 @@ func (c *controlLog) apply(e *entry) {
 		c.recoveries = append(c.recoveries, e)
 		if e.beats(c.recovery) {
 			c.recovery = e
+		}
+	case *replicapb.ControlEntry_Return:
+		c.devices[e.signer].returns++
+	case *replicapb.ControlEntry_Checkpoint:
+		if w.Checkpoint.GetFormat() == 1 {
+			c.checkpoints[e.hash] = &checkpointState{entry: e, endorsed: map[DeviceID]bool{e.signer: true}}
+		}
+	case *replicapb.ControlEntry_Endorse:
+		if s := c.checkpoints[Hash(w.Endorse.GetCheckpoint())]; s != nil {
+			s.endorsed[e.signer] = true
 		}
 	}
 }
@@ -295,6 +319,11 @@ func (c *controlLog) lacking(heads []Hash) []*entry {
 		}
 	}
 	return out
+}
+
+// reach reports whether heads are known and have an entry, which is known, among them or in their past.
+func (c *controlLog) reach(heads []Hash, to Hash) bool {
+	return c.knows(heads) && !slices.ContainsFunc(c.lacking(heads), func(e *entry) bool { return e.hash == to })
 }
 
 // Device is one device as the control log has it.

@@ -41,15 +41,13 @@ func (r *Replica) Replay(after map[AuthorID]uint64, fn func(Envelope) error) err
 // deliverPass goes once over all authors with something to deliver, each as far as
 // possible, and reports whether anything was delivered.
 func (r *Replica) deliverPass(fn func(Envelope) error) (bool, error) {
-	r.mu.Lock()
-	authors := make([]AuthorID, 0, len(r.undone))
-	for a := range r.undone {
-		authors = append(authors, a)
-	}
-	r.mu.Unlock()
 	progress := false
 	var errs []error
-	for _, a := range authors {
+	first, others := r.undoneAuthors()
+	for i, a := range append(first, others...) {
+		if i == len(first) && progress {
+			return true, nil // once more, before what others may have refused
+		}
 		n, err := r.deliverAuthor(a, fn)
 		progress = progress || n > 0
 		if err != nil && !errors.Is(err, ErrLater) {
@@ -57,6 +55,27 @@ func (r *Replica) deliverPass(fn func(Envelope) error) (bool, error) {
 		}
 	}
 	return progress, errors.Join(errs...)
+}
+
+// undoneAuthors returns whose envelopes are to be delivered: first those of the members that the newest checkpoint
+// is made of. What they promised not to take any more the tree must know before it sees the others' batches.
+func (r *Replica) undoneAuthors() (first, others []AuthorID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var newest *checkpointState
+	for _, s := range r.control.checkpoints {
+		if newest == nil || s.body().GetClock() > newest.body().GetClock() {
+			newest = s
+		}
+	}
+	for a := range r.undone {
+		if newest == nil || newest.isActive(r.heads[a].device) {
+			first = append(first, a)
+		} else {
+			others = append(others, a)
+		}
+	}
+	return first, others
 }
 
 // deliverAuthor delivers one author's envelopes until there are no more or fn fails.

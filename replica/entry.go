@@ -116,6 +116,13 @@ func checkWhat(p *replicapb.ControlEntry) error {
 		return checkPositions(w.Release.GetStable())
 	case *replicapb.ControlEntry_Recovery:
 		return checkRecovery(p, w.Recovery)
+	case *replicapb.ControlEntry_Checkpoint:
+		return checkCheckpoint(p.GetSigner(), w.Checkpoint)
+	case *replicapb.ControlEntry_Endorse:
+		if len(w.Endorse.GetCheckpoint()) != 32 {
+			return invalid("endorsement of %d bytes", len(w.Endorse.GetCheckpoint()))
+		}
+		return nil
 	}
 	// A kind of a later version: kept and forwarded, without effect here.
 	return nil

@@ -17,8 +17,15 @@ import (
 //	'l' 1 author(16) seq(8)   envelopes
 //	'r' 'p' device(32)        what is known of a peer
 //	'r' 'i' hash(32)          invites
+//	'r' 'b'                   checkpoint that the logs begin at
+//	'r' 'o'                   this device was outrun
 //
 // Numbers are big endian.
+
+var (
+	baseKey   = []byte{'r', 'b'}
+	outrunKey = []byte{'r', 'o'}
+)
 
 func controlKey(index int) []byte {
 	return binary.BigEndian.AppendUint64([]byte{'c'}, uint64(index))

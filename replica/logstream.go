@@ -90,7 +90,7 @@ func (s *session) nextLog() (*replicapb.LogMessage, error) {
 		m.Envelopes = append(m.Envelopes, list...)
 		s.sent(t, uint64(len(list)))
 	}
-	if m.Control == nil && m.Acked == nil && m.Peers == nil && m.Envelopes == nil {
+	if m.Control == nil && m.Acked == nil && m.Peers == nil && m.Envelopes == nil && m.Outrun == nil {
 		return nil, nil
 	}
 	return m, nil
@@ -131,9 +131,17 @@ func (s *session) collect(m *replicapb.LogMessage) []span {
 	var todo []span
 	for a := range s.dirty {
 		delete(s.dirty, a)
+		if s.has[a] < r.floors[a] {
+			s.tellBehind()
+			continue
+		}
 		if to := r.heads[a].seq; to > s.has[a] {
 			todo = append(todo, span{a, s.has[a], to})
 		}
+	}
+	if len(s.outrun) > 0 {
+		m.Outrun, s.outrun = s.outrun[0], s.outrun[1:]
+		wake(s.logWake)
 	}
 	return todo
 }
@@ -186,6 +194,9 @@ func (s *session) takeLog(m *replicapb.LogMessage) error {
 			return fmt.Errorf("acknowledgement: %w", err)
 		}
 	}
+	if err := s.takeOutrun(m.GetOutrun()); err != nil {
+		return fmt.Errorf("outrun: %w", err)
+	}
 	s.r.learnPeers(s.peer, m.GetPeers())
 	return nil
 }
@@ -207,8 +218,9 @@ func (s *session) takeState(st *replicapb.State) error {
 		return invalid("a second state")
 	}
 	s.synced = true
-	s.has = have
+	s.has, s.heads = have, heads
 	s.control = r.control.lacking(heads)
+	s.outrun = r.outrunBy(s.peer)
 	p := r.peer(s.peer)
 	p.lost = map[AuthorID]bool{}
 	for a, h := range r.heads {

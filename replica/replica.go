@@ -34,6 +34,9 @@ type Replica struct {
 	delivered map[AuthorID]uint64   // by Deliver, Replay or as our own
 	undone    map[AuthorID]struct{} // authors with envelopes to deliver
 	durable   map[AuthorID]uint64   // flushed, so may be acknowledged
+	base      Hash                  // checkpoint that the stored logs begin at
+	floors    map[AuthorID]uint64   // its vector; replaced whole, never changed
+	refused   map[AuthorID]uint64   // the first batch of an author that the tree does not take
 	unflushed map[AuthorID]struct{} // authors with envelopes to flush
 	peers     map[DeviceID]*peer
 	sessions  map[DeviceID]*session
@@ -100,6 +103,7 @@ func (r *Replica) initMaps() {
 	r.delivered = map[AuthorID]uint64{}
 	r.undone = map[AuthorID]struct{}{}
 	r.durable = map[AuthorID]uint64{}
+	r.refused = map[AuthorID]uint64{}
 	r.unflushed = map[AuthorID]struct{}{}
 	r.peers = map[DeviceID]*peer{}
 	r.sessions = map[DeviceID]*session{}
@@ -116,6 +120,9 @@ func (r *Replica) load() error {
 		return err
 	}
 	if err := r.loadHeads(); err != nil {
+		return err
+	}
+	if err := r.loadBase(); err != nil {
 		return err
 	}
 	if err := r.loadPeers(); err != nil {

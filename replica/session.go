@@ -45,6 +45,9 @@ type session struct {
 	gossip  map[DeviceID]struct{} // whose addresses are to be sent
 	forks   map[AuthorID]struct{} // already complained about
 	acked   bool                  // the peer's first acknowledgement is in
+	heads   []Hash                // of the peer's control log at the start
+	behind  bool                  // it was told that what it needs is gone
+	outrun  []*replicapb.Outrun   // to be sent
 }
 
 func newSession(r *Replica, conn transport.Conn, hello *peerHello) *session {

@@ -53,6 +53,6 @@ func (o *nodeOptions) logger(w io.Writer) (hclog.Logger, error) {
 func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
 		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Logger: log,
-		Passphrase: passphrase, Version: versionString(), Now: wallClock(),
+		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),
 	}
 }

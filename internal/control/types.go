@@ -23,8 +23,21 @@ type Status struct {
 	Store     Store     `json:"store"`
 	// Devices are all devices of the volume, this one first.
 	Devices []Device `json:"devices"`
+	// Checkpoint is the newest that all active members came to; absent if there is none.
+	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 	// Problems says in words what is not in order; empty if nothing is.
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Checkpoint is what the logs up to some point come to.
+type Checkpoint struct {
+	ID   string    `json:"id"`
+	Made time.Time `json:"made"`
+	// Ops counts about the operations in it, Bytes its size.
+	Ops   uint64 `json:"ops"`
+	Bytes int64  `json:"bytes"`
+	// Dropped says that this node has dropped the logs before it.
+	Dropped bool `json:"dropped"`
 }
 
 // Conflicts counts what is shown under conflict names, and names up to 100 of it.

@@ -69,6 +69,19 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 			"one of the two is a copy of the data directory, or a restored backup; end one, "+
 			"or join with a new data directory (fsmount invite) to have two devices")
 	}
+	if cp := n.newestComplete(); cp != nil {
+		st.Checkpoint = &control.Checkpoint{
+			ID: hex.EncodeToString(cp.ID[:]), Made: cp.Made.UTC(), Ops: cp.Clock, Bytes: cp.Version.Size, Dropped: n.repl.Base() == cp.ID,
+		}
+	}
+	if n.behind.Load() {
+		st.Problems = append(st.Problems, "the others went on without this device while it was away: "+
+			"start the node again, and its work is carried over")
+	}
+	if n.differs.Load() {
+		st.Problems = append(st.Problems, "this device came to another tree than others did: nothing is dropped here; "+
+			"please report it, with the log")
+	}
 	st.Listen = rs.Listen
 	for _, d := range rs.Devices {
 		st.Devices = append(st.Devices, deviceOf(d))

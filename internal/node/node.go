@@ -44,6 +44,8 @@ type Config struct {
 	Version string
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
+	// Checkpoints says when checkpoints are made.
+	Checkpoints Checkpoints
 }
 
 func (c Config) name() string {
@@ -71,6 +73,10 @@ type Node struct {
 	vol     *volume.Volume // nil on a keyless replica
 	server  *http.Server
 	mount   atomic.Pointer[mount]
+	refused refusals
+	begun   chan struct{} // closed once the volume is open
+	behind  atomic.Bool   // the others went on without this device
+	differs atomic.Bool   // it came to another tree than a checkpoint says
 
 	ctx         context.Context // ends with Close
 	cancel      context.CancelFunc
@@ -86,7 +92,8 @@ type Node struct {
 // Open starts the node of an initialised data directory: it serves peers and the
 // control socket on return. The caller closes it.
 func Open(ctx context.Context, cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), ended: make(chan error, 1)}
+	n := &Node{cfg: cfg, log: cfg.Logger, started: time.Now(), ended: make(chan error, 1), begun: make(chan struct{})}
+	n.cfg.Checkpoints.setDefaults()
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.waiting, n.stopWaiting = context.WithCancel(n.ctx)
 	if err := n.open(); err != nil {
@@ -111,16 +118,23 @@ func (n *Node) open() (err error) {
 	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
 		return err
 	}
-	if err := n.openReplica(); err != nil {
+	if err := n.openReplica(n.deliver); err != nil {
 		return err
 	}
 	if n.format.Role == RoleMember {
+		if err := n.begin(); err != nil {
+			return err
+		}
 		if err := n.openVolume(); err != nil {
 			return err
 		}
 	}
+	close(n.begun)
 	if err := n.serveReplica(); err != nil {
 		return err
+	}
+	if n.vol != nil {
+		n.spawn("make checkpoints", n.checkpointLoop)
 	}
 	return n.serveControl()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/namespace"
@@ -40,25 +41,44 @@ func (l *opLog) Append(payload []byte) (uint64, error) {
 }
 
 // deliver opens an envelope and merges its batch into the tree. What waits for
-// other batches or for a key is asked for again later.
+// other batches or for a key is asked for again later; what the tree will never take is passed over.
 func (n *Node) deliver(env replica.Envelope) error {
+	payload, err := n.openBatch(env)
+	if errors.Is(err, cipher.ErrUnknownEpoch) {
+		return fmt.Errorf("%w: %w", replica.ErrLater, err)
+	}
+	if err != nil {
+		return err
+	}
+	err = n.vol.Deliver(namespace.AuthorID(env.Author), env.Seq, payload)
+	switch {
+	case errors.Is(err, namespace.ErrFolded):
+		n.refused.drop(env.Author)
+		n.repl.Refuse(env.Author, env.Seq)
+		return nil
+	case errors.Is(err, namespace.ErrUnknowing):
+		n.refused.hold(env.Author, env.Seq, time.Now())
+	case err == nil:
+		n.refused.drop(env.Author)
+	}
+	if errors.Is(err, namespace.ErrNotReady) {
+		return fmt.Errorf("%w: %w", replica.ErrLater, err)
+	}
+	return err
+}
+
+// openBatch opens the batch in an envelope.
+func (n *Node) openBatch(env replica.Envelope) ([]byte, error) {
 	aad := replica.BatchAAD(n.format.Volume, env.Author, env.Seq)
 	payload, err := n.epochs.ring.OpenBatch(env.Sealed, aad)
 	if errors.Is(err, cipher.ErrUnknownEpoch) {
 		n.refreshEpochs()
 		payload, err = n.epochs.ring.OpenBatch(env.Sealed, aad)
 	}
-	if errors.Is(err, cipher.ErrUnknownEpoch) {
-		return fmt.Errorf("%w: %w", replica.ErrLater, err)
-	}
 	if err != nil {
-		return fmt.Errorf("open batch: %w", err)
+		return nil, fmt.Errorf("open batch: %w", err)
 	}
-	err = n.vol.Deliver(namespace.AuthorID(env.Author), env.Seq, payload)
-	if errors.Is(err, namespace.ErrNotReady) {
-		return fmt.Errorf("%w: %w", replica.ErrLater, err)
-	}
-	return err
+	return payload, nil
 }
 
 // refreshEpochs takes what the control log has of keys for this device.

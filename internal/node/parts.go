@@ -10,8 +10,8 @@ import (
 )
 
 // openReplica opens the logs and takes the epoch keys wrapped for this device. It
-// comes before anything is put into the store.
-func (n *Node) openReplica() (err error) {
+// comes before anything is put into the store. deliver is given the batches of a member; nil while there is no tree.
+func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	cfg := replica.Config{
 		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store},
 		Transport: tcp(n.keys, n.cfg), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
@@ -20,7 +20,8 @@ func (n *Node) openReplica() (err error) {
 	if n.format.Role == RoleMember {
 		n.epochs = newEpochs(n.keys.device, n.format.Volume)
 		cfg.Admit = n.epochs.wrap
-		cfg.Deliver = n.deliver
+		cfg.Deliver = deliver
+		cfg.Outrun = n.outrun
 		cfg.ControlChanged = n.refreshEpochs
 	}
 	if n.repl, err = replica.Open(cfg); err != nil {

@@ -122,7 +122,7 @@ func (x Stream_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Stream_Kind.Descriptor instead.
 func (Stream_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{17, 0}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // Signed is a body and its signature; the hash of the body is its name.
@@ -195,6 +195,9 @@ type ControlEntry struct {
 	//	*ControlEntry_Revoke
 	//	*ControlEntry_Release
 	//	*ControlEntry_Recovery
+	//	*ControlEntry_Checkpoint
+	//	*ControlEntry_Endorse
+	//	*ControlEntry_Return
 	What          isControlEntry_What `protobuf_oneof:"what"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -337,6 +340,33 @@ func (x *ControlEntry) GetRecovery() *Recovery {
 	return nil
 }
 
+func (x *ControlEntry) GetCheckpoint() *Checkpoint {
+	if x != nil {
+		if x, ok := x.What.(*ControlEntry_Checkpoint); ok {
+			return x.Checkpoint
+		}
+	}
+	return nil
+}
+
+func (x *ControlEntry) GetEndorse() *Endorse {
+	if x != nil {
+		if x, ok := x.What.(*ControlEntry_Endorse); ok {
+			return x.Endorse
+		}
+	}
+	return nil
+}
+
+func (x *ControlEntry) GetReturn() *Return {
+	if x != nil {
+		if x, ok := x.What.(*ControlEntry_Return); ok {
+			return x.Return
+		}
+	}
+	return nil
+}
+
 type isControlEntry_What interface {
 	isControlEntry_What()
 }
@@ -373,6 +403,18 @@ type ControlEntry_Recovery struct {
 	Recovery *Recovery `protobuf:"bytes,17,opt,name=recovery,proto3,oneof"`
 }
 
+type ControlEntry_Checkpoint struct {
+	Checkpoint *Checkpoint `protobuf:"bytes,18,opt,name=checkpoint,proto3,oneof"`
+}
+
+type ControlEntry_Endorse struct {
+	Endorse *Endorse `protobuf:"bytes,19,opt,name=endorse,proto3,oneof"`
+}
+
+type ControlEntry_Return struct {
+	Return *Return `protobuf:"bytes,20,opt,name=return,proto3,oneof"`
+}
+
 func (*ControlEntry_Genesis) isControlEntry_What() {}
 
 func (*ControlEntry_Admit) isControlEntry_What() {}
@@ -388,6 +430,12 @@ func (*ControlEntry_Revoke) isControlEntry_What() {}
 func (*ControlEntry_Release) isControlEntry_What() {}
 
 func (*ControlEntry_Recovery) isControlEntry_What() {}
+
+func (*ControlEntry_Checkpoint) isControlEntry_What() {}
+
+func (*ControlEntry_Endorse) isControlEntry_What() {}
+
+func (*ControlEntry_Return) isControlEntry_What() {}
 
 // Genesis founds the volume; its signer is the first member.
 type Genesis struct {
@@ -981,6 +1029,268 @@ func (x *Release) GetNotBefore() int64 {
 	return 0
 }
 
+// Checkpoint says what the logs up to a vector come to: the tree that members
+// export, cut into chunks and sealed like a file.
+type Checkpoint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // of the export
+	Base          []byte                 `protobuf:"bytes,2,opt,name=base,proto3" json:"base,omitempty"`      // hash of the checkpoint whose vector this one continues; empty: none
+	Seen          []*LogEnd              `protobuf:"bytes,3,rep,name=seen,proto3" json:"seen,omitempty"`      // where the vector differs from that, ascending by author
+	Active        [][]byte               `protobuf:"bytes,4,rep,name=active,proto3" json:"active,omitempty"`  // the members whose promises it is folded by, ascending; the signer among them
+	Clock         uint64                 `protobuf:"varint,5,opt,name=clock,proto3" json:"clock,omitempty"`   // greatest counter of an op up to the vector
+	Size          int64                  `protobuf:"varint,6,opt,name=size,proto3" json:"size,omitempty"`     // of the export, in bytes
+	BlockLog      uint32                 `protobuf:"varint,7,opt,name=block_log,json=blockLog,proto3" json:"block_log,omitempty"`
+	Height        uint32                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`
+	Root          []byte                 `protobuf:"bytes,9,opt,name=root,proto3" json:"root,omitempty"`      // chunk ID
+	Digest        []byte                 `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"` // BLAKE3-256 of the export
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Checkpoint) Reset() {
+	*x = Checkpoint{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Checkpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Checkpoint) ProtoMessage() {}
+
+func (x *Checkpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Checkpoint.ProtoReflect.Descriptor instead.
+func (*Checkpoint) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Checkpoint) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetBase() []byte {
+	if x != nil {
+		return x.Base
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetSeen() []*LogEnd {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetActive() [][]byte {
+	if x != nil {
+		return x.Active
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetBlockLog() uint32 {
+	if x != nil {
+		return x.BlockLog
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetHeight() uint32 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Checkpoint) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+func (x *Checkpoint) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+// LogEnd is a place in a log and the hash of the envelope there.
+type LogEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Author        []byte                 `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LogEnd) Reset() {
+	*x = LogEnd{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LogEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LogEnd) ProtoMessage() {}
+
+func (x *LogEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
+func (*LogEnd) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LogEnd) GetAuthor() []byte {
+	if x != nil {
+		return x.Author
+	}
+	return nil
+}
+
+func (x *LogEnd) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LogEnd) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// Endorse says that its signer came to the same export.
+type Endorse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checkpoint    []byte                 `protobuf:"bytes,1,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // hash of its entry
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endorse) Reset() {
+	*x = Endorse{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endorse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endorse) ProtoMessage() {}
+
+func (x *Endorse) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endorse.ProtoReflect.Descriptor instead.
+func (*Endorse) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Endorse) GetCheckpoint() []byte {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return nil
+}
+
+// Return says that its signer is back after others may have gone on without it:
+// who knows that counts it among those that take part.
+type Return struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Return) Reset() {
+	*x = Return{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Return) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Return) ProtoMessage() {}
+
+func (x *Return) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Return.ProtoReflect.Descriptor instead.
+func (*Return) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{15}
+}
+
 // Position is a place in the log of one incarnation.
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -992,7 +1302,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[12]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1314,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[12]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1327,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{12}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Position) GetAuthor() []byte {
@@ -1051,7 +1361,7 @@ type Envelope struct {
 
 func (x *Envelope) Reset() {
 	*x = Envelope{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[13]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1373,7 @@ func (x *Envelope) String() string {
 func (*Envelope) ProtoMessage() {}
 
 func (x *Envelope) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[13]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1386,7 @@ func (x *Envelope) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Envelope.ProtoReflect.Descriptor instead.
 func (*Envelope) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{13}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Envelope) GetVolume() []byte {
@@ -1151,7 +1461,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[14]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1473,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[14]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1486,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{14}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Hello) GetProtocol() uint32 {
@@ -1240,7 +1550,7 @@ type Join struct {
 
 func (x *Join) Reset() {
 	*x = Join{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[15]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1562,7 @@ func (x *Join) String() string {
 func (*Join) ProtoMessage() {}
 
 func (x *Join) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[15]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1575,7 @@ func (x *Join) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Join.ProtoReflect.Descriptor instead.
 func (*Join) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{15}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Join) GetSecret() []byte {
@@ -1306,7 +1616,7 @@ type Refused struct {
 
 func (x *Refused) Reset() {
 	*x = Refused{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[16]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1628,7 @@ func (x *Refused) String() string {
 func (*Refused) ProtoMessage() {}
 
 func (x *Refused) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[16]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1641,7 @@ func (x *Refused) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Refused.ProtoReflect.Descriptor instead.
 func (*Refused) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{16}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Refused) GetCode() uint32 {
@@ -1358,7 +1668,7 @@ type Stream struct {
 
 func (x *Stream) Reset() {
 	*x = Stream{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[17]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1370,7 +1680,7 @@ func (x *Stream) String() string {
 func (*Stream) ProtoMessage() {}
 
 func (x *Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[17]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1383,7 +1693,7 @@ func (x *Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stream.ProtoReflect.Descriptor instead.
 func (*Stream) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{17}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Stream) GetKind() Stream_Kind {
@@ -1402,13 +1712,14 @@ type LogMessage struct {
 	Acked         []*Position            `protobuf:"bytes,4,rep,name=acked,proto3" json:"acked,omitempty"` // durable at the sender
 	Peers         []*Peer                `protobuf:"bytes,5,rep,name=peers,proto3" json:"peers,omitempty"` // addresses of other devices
 	Links         *Links                 `protobuf:"bytes,6,opt,name=links,proto3" json:"links,omitempty"`
+	Outrun        *Outrun                `protobuf:"bytes,7,opt,name=outrun,proto3" json:"outrun,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LogMessage) Reset() {
 	*x = LogMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[18]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1731,7 @@ func (x *LogMessage) String() string {
 func (*LogMessage) ProtoMessage() {}
 
 func (x *LogMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[18]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1744,7 @@ func (x *LogMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogMessage.ProtoReflect.Descriptor instead.
 func (*LogMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{18}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LogMessage) GetState() *State {
@@ -1478,6 +1789,67 @@ func (x *LogMessage) GetLinks() *Links {
 	return nil
 }
 
+func (x *LogMessage) GetOutrun() *Outrun {
+	if x != nil {
+		return x.Outrun
+	}
+	return nil
+}
+
+// Outrun tells a member that it cannot go on from the state it has: it needs
+// batches that are gone, or a batch of its own is refused.
+type Outrun struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Author        []byte                 `protobuf:"bytes,1,opt,name=author,proto3" json:"author,omitempty"` // whose batch is refused; empty: it needs batches that are gone
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Outrun) Reset() {
+	*x = Outrun{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Outrun) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Outrun) ProtoMessage() {}
+
+func (x *Outrun) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Outrun.ProtoReflect.Descriptor instead.
+func (*Outrun) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Outrun) GetAuthor() []byte {
+	if x != nil {
+		return x.Author
+	}
+	return nil
+}
+
+func (x *Outrun) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // State says what the sender has at the start of a session.
 type State struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1489,7 +1861,7 @@ type State struct {
 
 func (x *State) Reset() {
 	*x = State{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[19]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1873,7 @@ func (x *State) String() string {
 func (*State) ProtoMessage() {}
 
 func (x *State) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[19]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1886,7 @@ func (x *State) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use State.ProtoReflect.Descriptor instead.
 func (*State) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{19}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *State) GetHeads() [][]byte {
@@ -1541,7 +1913,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[20]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1925,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[20]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1938,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{20}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Peer) GetDevice() []byte {
@@ -1593,7 +1965,7 @@ type Links struct {
 
 func (x *Links) Reset() {
 	*x = Links{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[21]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1977,7 @@ func (x *Links) String() string {
 func (*Links) ProtoMessage() {}
 
 func (x *Links) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[21]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1990,7 @@ func (x *Links) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Links.ProtoReflect.Descriptor instead.
 func (*Links) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{21}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Links) GetDevices() [][]byte {
@@ -1640,7 +2012,7 @@ type PushMessage struct {
 
 func (x *PushMessage) Reset() {
 	*x = PushMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[22]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1652,7 +2024,7 @@ func (x *PushMessage) String() string {
 func (*PushMessage) ProtoMessage() {}
 
 func (x *PushMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[22]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1665,7 +2037,7 @@ func (x *PushMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushMessage.ProtoReflect.Descriptor instead.
 func (*PushMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{22}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *PushMessage) GetOffer() *Offer {
@@ -1701,7 +2073,7 @@ type Offer struct {
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[23]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +2085,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[23]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +2098,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{23}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Offer) GetNumber() uint64 {
@@ -1769,7 +2141,7 @@ type PushReply struct {
 
 func (x *PushReply) Reset() {
 	*x = PushReply{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[24]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1781,7 +2153,7 @@ func (x *PushReply) String() string {
 func (*PushReply) ProtoMessage() {}
 
 func (x *PushReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[24]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1794,7 +2166,7 @@ func (x *PushReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushReply.ProtoReflect.Descriptor instead.
 func (*PushReply) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{24}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *PushReply) GetResume() *Resume {
@@ -1827,7 +2199,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[25]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2211,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[25]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2224,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{25}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Resume) GetPosition() []byte {
@@ -1872,7 +2244,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[26]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1884,7 +2256,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[26]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1897,7 +2269,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{26}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FetchRequest) GetIds() []byte {
@@ -1918,7 +2290,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[27]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2302,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[27]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2315,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{27}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FetchReply) GetId() []byte {
@@ -1974,7 +2346,7 @@ type PeerRecord struct {
 
 func (x *PeerRecord) Reset() {
 	*x = PeerRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[28]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1986,7 +2358,7 @@ func (x *PeerRecord) String() string {
 func (*PeerRecord) ProtoMessage() {}
 
 func (x *PeerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[28]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1999,7 +2371,7 @@ func (x *PeerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRecord.ProtoReflect.Descriptor instead.
 func (*PeerRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{28}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PeerRecord) GetAddrs() []string {
@@ -2049,7 +2421,7 @@ type InviteRecord struct {
 
 func (x *InviteRecord) Reset() {
 	*x = InviteRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2433,7 @@ func (x *InviteRecord) String() string {
 func (*InviteRecord) ProtoMessage() {}
 
 func (x *InviteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2446,7 @@ func (x *InviteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRecord.ProtoReflect.Descriptor instead.
 func (*InviteRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{29}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *InviteRecord) GetRole() Role {
@@ -2110,7 +2482,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2122,7 +2494,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2135,7 +2507,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{30}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *HeadRecord) GetSeq() uint64 {
@@ -2166,7 +2538,7 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x1freplica/replicapb/replica.proto\x12\x0fforever.replica\":\n" +
 	"\x06Signed\x12\x12\n" +
 	"\x04body\x18\x01 \x01(\fR\x04body\x12\x1c\n" +
-	"\tsignature\x18\x02 \x01(\fR\tsignature\"\x92\x04\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xba\x05\n" +
 	"\fControlEntry\x12\x16\n" +
 	"\x06volume\x18\x01 \x01(\fR\x06volume\x12\x18\n" +
 	"\aparents\x18\x02 \x03(\fR\aparents\x12\x16\n" +
@@ -2180,7 +2552,12 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x06policy\x18\x0e \x01(\v2\x17.forever.replica.PolicyH\x00R\x06policy\x121\n" +
 	"\x06revoke\x18\x0f \x01(\v2\x17.forever.replica.RevokeH\x00R\x06revoke\x124\n" +
 	"\arelease\x18\x10 \x01(\v2\x18.forever.replica.ReleaseH\x00R\arelease\x127\n" +
-	"\brecovery\x18\x11 \x01(\v2\x19.forever.replica.RecoveryH\x00R\brecoveryB\x06\n" +
+	"\brecovery\x18\x11 \x01(\v2\x19.forever.replica.RecoveryH\x00R\brecovery\x12=\n" +
+	"\n" +
+	"checkpoint\x18\x12 \x01(\v2\x1b.forever.replica.CheckpointH\x00R\n" +
+	"checkpoint\x124\n" +
+	"\aendorse\x18\x13 \x01(\v2\x18.forever.replica.EndorseH\x00R\aendorse\x121\n" +
+	"\x06return\x18\x14 \x01(\v2\x17.forever.replica.ReturnH\x00R\x06returnB\x06\n" +
 	"\x04what\"~\n" +
 	"\aGenesis\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
@@ -2220,7 +2597,29 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x06chunks\x18\x01 \x01(\fR\x06chunks\x121\n" +
 	"\x06stable\x18\x02 \x03(\v2\x19.forever.replica.PositionR\x06stable\x12\x1d\n" +
 	"\n" +
-	"not_before\x18\x03 \x01(\x03R\tnotBefore\"4\n" +
+	"not_before\x18\x03 \x01(\x03R\tnotBefore\"\x88\x02\n" +
+	"\n" +
+	"Checkpoint\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\fR\x04base\x12+\n" +
+	"\x04seen\x18\x03 \x03(\v2\x17.forever.replica.LogEndR\x04seen\x12\x16\n" +
+	"\x06active\x18\x04 \x03(\fR\x06active\x12\x14\n" +
+	"\x05clock\x18\x05 \x01(\x04R\x05clock\x12\x12\n" +
+	"\x04size\x18\x06 \x01(\x03R\x04size\x12\x1b\n" +
+	"\tblock_log\x18\a \x01(\rR\bblockLog\x12\x16\n" +
+	"\x06height\x18\b \x01(\rR\x06height\x12\x12\n" +
+	"\x04root\x18\t \x01(\fR\x04root\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\fR\x06digest\"F\n" +
+	"\x06LogEnd\x12\x16\n" +
+	"\x06author\x18\x01 \x01(\fR\x06author\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\")\n" +
+	"\aEndorse\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\x01 \x01(\fR\n" +
+	"checkpoint\"\b\n" +
+	"\x06Return\"4\n" +
 	"\bPosition\x12\x16\n" +
 	"\x06author\x18\x01 \x01(\fR\x06author\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\"\xbc\x01\n" +
@@ -2256,7 +2655,7 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\bKIND_LOG\x10\x01\x12\r\n" +
 	"\tKIND_PUSH\x10\x02\x12\x0e\n" +
 	"\n" +
-	"KIND_FETCH\x10\x03\"\xb0\x02\n" +
+	"KIND_FETCH\x10\x03\"\xe1\x02\n" +
 	"\n" +
 	"LogMessage\x12,\n" +
 	"\x05state\x18\x01 \x01(\v2\x16.forever.replica.StateR\x05state\x121\n" +
@@ -2264,7 +2663,11 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\tenvelopes\x18\x03 \x03(\v2\x17.forever.replica.SignedR\tenvelopes\x12/\n" +
 	"\x05acked\x18\x04 \x03(\v2\x19.forever.replica.PositionR\x05acked\x12+\n" +
 	"\x05peers\x18\x05 \x03(\v2\x15.forever.replica.PeerR\x05peers\x12,\n" +
-	"\x05links\x18\x06 \x01(\v2\x16.forever.replica.LinksR\x05links\"L\n" +
+	"\x05links\x18\x06 \x01(\v2\x16.forever.replica.LinksR\x05links\x12/\n" +
+	"\x06outrun\x18\a \x01(\v2\x17.forever.replica.OutrunR\x06outrun\"2\n" +
+	"\x06Outrun\x12\x16\n" +
+	"\x06author\x18\x01 \x01(\fR\x06author\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\"L\n" +
 	"\x05State\x12\x14\n" +
 	"\x05heads\x18\x01 \x03(\fR\x05heads\x12-\n" +
 	"\x04have\x18\x02 \x03(\v2\x19.forever.replica.PositionR\x04have\"4\n" +
@@ -2328,7 +2731,7 @@ func file_replica_replicapb_replica_proto_rawDescGZIP() []byte {
 }
 
 var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_replica_replicapb_replica_proto_goTypes = []any{
 	(Role)(0),            // 0: forever.replica.Role
 	(Stream_Kind)(0),     // 1: forever.replica.Stream.Kind
@@ -2344,25 +2747,30 @@ var file_replica_replicapb_replica_proto_goTypes = []any{
 	(*Setting)(nil),      // 11: forever.replica.Setting
 	(*Revoke)(nil),       // 12: forever.replica.Revoke
 	(*Release)(nil),      // 13: forever.replica.Release
-	(*Position)(nil),     // 14: forever.replica.Position
-	(*Envelope)(nil),     // 15: forever.replica.Envelope
-	(*Hello)(nil),        // 16: forever.replica.Hello
-	(*Join)(nil),         // 17: forever.replica.Join
-	(*Refused)(nil),      // 18: forever.replica.Refused
-	(*Stream)(nil),       // 19: forever.replica.Stream
-	(*LogMessage)(nil),   // 20: forever.replica.LogMessage
-	(*State)(nil),        // 21: forever.replica.State
-	(*Peer)(nil),         // 22: forever.replica.Peer
-	(*Links)(nil),        // 23: forever.replica.Links
-	(*PushMessage)(nil),  // 24: forever.replica.PushMessage
-	(*Offer)(nil),        // 25: forever.replica.Offer
-	(*PushReply)(nil),    // 26: forever.replica.PushReply
-	(*Resume)(nil),       // 27: forever.replica.Resume
-	(*FetchRequest)(nil), // 28: forever.replica.FetchRequest
-	(*FetchReply)(nil),   // 29: forever.replica.FetchReply
-	(*PeerRecord)(nil),   // 30: forever.replica.PeerRecord
-	(*InviteRecord)(nil), // 31: forever.replica.InviteRecord
-	(*HeadRecord)(nil),   // 32: forever.replica.HeadRecord
+	(*Checkpoint)(nil),   // 14: forever.replica.Checkpoint
+	(*LogEnd)(nil),       // 15: forever.replica.LogEnd
+	(*Endorse)(nil),      // 16: forever.replica.Endorse
+	(*Return)(nil),       // 17: forever.replica.Return
+	(*Position)(nil),     // 18: forever.replica.Position
+	(*Envelope)(nil),     // 19: forever.replica.Envelope
+	(*Hello)(nil),        // 20: forever.replica.Hello
+	(*Join)(nil),         // 21: forever.replica.Join
+	(*Refused)(nil),      // 22: forever.replica.Refused
+	(*Stream)(nil),       // 23: forever.replica.Stream
+	(*LogMessage)(nil),   // 24: forever.replica.LogMessage
+	(*Outrun)(nil),       // 25: forever.replica.Outrun
+	(*State)(nil),        // 26: forever.replica.State
+	(*Peer)(nil),         // 27: forever.replica.Peer
+	(*Links)(nil),        // 28: forever.replica.Links
+	(*PushMessage)(nil),  // 29: forever.replica.PushMessage
+	(*Offer)(nil),        // 30: forever.replica.Offer
+	(*PushReply)(nil),    // 31: forever.replica.PushReply
+	(*Resume)(nil),       // 32: forever.replica.Resume
+	(*FetchRequest)(nil), // 33: forever.replica.FetchRequest
+	(*FetchReply)(nil),   // 34: forever.replica.FetchReply
+	(*PeerRecord)(nil),   // 35: forever.replica.PeerRecord
+	(*InviteRecord)(nil), // 36: forever.replica.InviteRecord
+	(*HeadRecord)(nil),   // 37: forever.replica.HeadRecord
 }
 var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	4,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
@@ -2373,33 +2781,38 @@ var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	12, // 5: forever.replica.ControlEntry.revoke:type_name -> forever.replica.Revoke
 	13, // 6: forever.replica.ControlEntry.release:type_name -> forever.replica.Release
 	5,  // 7: forever.replica.ControlEntry.recovery:type_name -> forever.replica.Recovery
-	5,  // 8: forever.replica.Genesis.recovery:type_name -> forever.replica.Recovery
-	0,  // 9: forever.replica.Admit.role:type_name -> forever.replica.Role
-	6,  // 10: forever.replica.Admit.wraps:type_name -> forever.replica.Wrap
-	6,  // 11: forever.replica.Epoch.wraps:type_name -> forever.replica.Wrap
-	11, // 12: forever.replica.Policy.settings:type_name -> forever.replica.Setting
-	14, // 13: forever.replica.Revoke.last:type_name -> forever.replica.Position
-	14, // 14: forever.replica.Release.stable:type_name -> forever.replica.Position
-	17, // 15: forever.replica.Hello.join:type_name -> forever.replica.Join
-	18, // 16: forever.replica.Hello.refused:type_name -> forever.replica.Refused
-	0,  // 17: forever.replica.Join.role:type_name -> forever.replica.Role
-	1,  // 18: forever.replica.Stream.kind:type_name -> forever.replica.Stream.Kind
-	21, // 19: forever.replica.LogMessage.state:type_name -> forever.replica.State
-	2,  // 20: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
-	2,  // 21: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
-	14, // 22: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
-	22, // 23: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
-	23, // 24: forever.replica.LogMessage.links:type_name -> forever.replica.Links
-	14, // 25: forever.replica.State.have:type_name -> forever.replica.Position
-	25, // 26: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
-	27, // 27: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
-	14, // 28: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
-	0,  // 29: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	14, // 8: forever.replica.ControlEntry.checkpoint:type_name -> forever.replica.Checkpoint
+	16, // 9: forever.replica.ControlEntry.endorse:type_name -> forever.replica.Endorse
+	17, // 10: forever.replica.ControlEntry.return:type_name -> forever.replica.Return
+	5,  // 11: forever.replica.Genesis.recovery:type_name -> forever.replica.Recovery
+	0,  // 12: forever.replica.Admit.role:type_name -> forever.replica.Role
+	6,  // 13: forever.replica.Admit.wraps:type_name -> forever.replica.Wrap
+	6,  // 14: forever.replica.Epoch.wraps:type_name -> forever.replica.Wrap
+	11, // 15: forever.replica.Policy.settings:type_name -> forever.replica.Setting
+	18, // 16: forever.replica.Revoke.last:type_name -> forever.replica.Position
+	18, // 17: forever.replica.Release.stable:type_name -> forever.replica.Position
+	15, // 18: forever.replica.Checkpoint.seen:type_name -> forever.replica.LogEnd
+	21, // 19: forever.replica.Hello.join:type_name -> forever.replica.Join
+	22, // 20: forever.replica.Hello.refused:type_name -> forever.replica.Refused
+	0,  // 21: forever.replica.Join.role:type_name -> forever.replica.Role
+	1,  // 22: forever.replica.Stream.kind:type_name -> forever.replica.Stream.Kind
+	26, // 23: forever.replica.LogMessage.state:type_name -> forever.replica.State
+	2,  // 24: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
+	2,  // 25: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
+	18, // 26: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
+	27, // 27: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
+	28, // 28: forever.replica.LogMessage.links:type_name -> forever.replica.Links
+	25, // 29: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
+	18, // 30: forever.replica.State.have:type_name -> forever.replica.Position
+	30, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
+	32, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
+	18, // 33: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
+	0,  // 34: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_replica_replicapb_replica_proto_init() }
@@ -2416,6 +2829,9 @@ func file_replica_replicapb_replica_proto_init() {
 		(*ControlEntry_Revoke)(nil),
 		(*ControlEntry_Release)(nil),
 		(*ControlEntry_Recovery)(nil),
+		(*ControlEntry_Checkpoint)(nil),
+		(*ControlEntry_Endorse)(nil),
+		(*ControlEntry_Return)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2423,7 +2839,7 @@ func file_replica_replicapb_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_replicapb_replica_proto_rawDesc), len(file_replica_replicapb_replica_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

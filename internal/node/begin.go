@@ -1,0 +1,392 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/replica"
+)
+
+// A device that has just joined takes a checkpoint instead of replaying all logs, and one
+// without which the others went on begins anew from one and carries its own work over.
+// Both happen before the volume is opened, so that nobody sees half of it.
+
+const (
+	// contactPatience is how long a node that begins waits for another device to answer,
+	// and then for each further sign of progress.
+	contactPatience = 10 * time.Second
+	contactPoll     = 20 * time.Millisecond
+	// nextTree is the key prefix of a tree that is to take the place of the old one.
+	nextTree = 'T'
+)
+
+// beginningKey is where the node keeps how far a beginning from a checkpoint is.
+var beginningKey = []byte("mb")
+
+// beginning is a beginning from a checkpoint that may be broken off.
+type beginning struct {
+	Checkpoint replica.Hash
+	Return     replica.Hash // what says that this device is back
+	Phase      phase
+}
+
+type phase int
+
+const (
+	building phase = iota // the checkpoint is being imported; nothing else changed
+	joining               // the logs begin at it, and the work of the old tree is being carried over
+	clearing              // the next tree is whole; the old one goes
+	moving                // it takes the old one's place
+)
+
+func (n *Node) loadBeginning() (*beginning, error) {
+	v, err := n.state.Get(beginningKey)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, nil
+	}
+	b := &beginning{}
+	if err == nil {
+		err = json.Unmarshal(v, b)
+	}
+	return b, err
+}
+
+// note stores how far a beginning is, durably; nil when it is over.
+func (n *Node) note(b *beginning) error {
+	err := n.state.Update(func(tx kv.Tx) error {
+		if b == nil {
+			return tx.Delete(beginningKey)
+		}
+		v, err := json.Marshal(b)
+		if err != nil {
+			return err
+		}
+		return tx.Put(beginningKey, v)
+	})
+	return errors.Join(err, n.state.Sync())
+}
+
+// begin brings the state of a member to where its volume can be opened.
+func (n *Node) begin() error {
+	left, err := n.loadBeginning()
+	if err != nil {
+		return fmt.Errorf("begin from a checkpoint: %w", err)
+	}
+	if left != nil {
+		if err := n.resume(left); err != nil || left.Phase > building {
+			return err
+		}
+	}
+	fresh, err := namespace.IsEmpty(n.state)
+	if err != nil {
+		return err
+	}
+	if fresh {
+		if len(n.repl.Devices()) == 1 {
+			return nil
+		}
+		return n.beginFresh()
+	}
+	outrun, err := n.repl.Outrun()
+	if err != nil {
+		return err
+	}
+	if !outrun && n.longAlone() {
+		err := n.meet(func(ctx context.Context) error { return n.catchUp(ctx, n.repl.Admission()) })
+		if err != nil && !errors.Is(err, errNobody) {
+			return err
+		}
+		outrun = n.behind.Load() || n.leftOut()
+	}
+	if !outrun {
+		return nil
+	}
+	if err := n.beginAgain(); err != nil {
+		n.behind.Store(true)
+		n.log.Warn("the others went on without this device; its work cannot be carried over yet", "error", err)
+	}
+	return nil
+}
+
+// meet exchanges with other devices, without a tree to deliver to, while fn runs.
+func (n *Node) meet(fn func(context.Context) error) error {
+	if err := errors.Join(n.repl.Close(), n.openReplica(nil)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(n.ctx)
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- n.repl.Serve(ctx) }()
+	err := fn(ctx)
+	cancel()
+	return errors.Join(err, <-served, n.repl.Close(), n.openReplica(n.deliver))
+}
+
+// errNobody says that nobody answered in time.
+var errNobody = errors.New("no member of the volume answers")
+
+// catchUp waits until a member that answers has nothing that is not here, or says that it has no more of what this
+// device needs. That member must know an entry of the control log: that this device was let in, or is back. From then on nobody
+// goes on without this device, so what comes later it need not know. It
+// fails with errNobody if there is no sign of life for too long.
+func (n *Node) catchUp(ctx context.Context, knowing replica.Hash) error {
+	before, since := uint64(0), time.Now()
+	for !n.behind.Load() {
+		done, have := n.repl.CaughtUp(knowing)
+		if done {
+			return nil
+		}
+		if have != before {
+			before, since = have, time.Now()
+		}
+		if time.Since(since) > contactPatience {
+			return errNobody
+		}
+		select {
+		case <-time.After(contactPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// longAlone reports whether this device was alone for so long that the others may
+// have gone on without it.
+func (n *Node) longAlone() bool {
+	st, err := n.repl.Status()
+	if err != nil {
+		return false
+	}
+	var last time.Time
+	for _, d := range st.Devices {
+		if !d.Self && d.LastSeen.After(last) {
+			last = d.LastSeen
+		}
+	}
+	return !last.IsZero() && n.now().Sub(last) > n.cfg.Checkpoints.ForgetAfter/2
+}
+
+// beginFresh gives a device that has just joined the tree: from a checkpoint if there is one, and the
+// rest from the logs. What it writes later then knows what the others promised to take for known.
+func (n *Node) beginFresh() error {
+	for tried := (replica.Hash{}); ; {
+		cp := n.newestComplete()
+		if cp == nil {
+			err := n.meet(func(ctx context.Context) error { return n.catchUp(ctx, n.repl.Admission()) })
+			if errors.Is(err, errNobody) {
+				return nil // it may begin empty: the logs are whole
+			}
+			if err != nil || !n.behind.Swap(false) {
+				return err
+			}
+			if n.newestComplete() == nil {
+				return nil
+			}
+			continue
+		}
+		if cp.ID == tried {
+			return nil
+		}
+		tried = cp.ID
+		if err := n.beginWith(cp); err != nil || !n.behind.Swap(false) {
+			return err
+		} // else there is a newer one
+	}
+}
+
+// beginWith imports a checkpoint into an empty state.
+func (n *Node) beginWith(cp *replica.Checkpoint) error {
+	began := time.Now()
+	if err := errors.Join(n.note(&beginning{Checkpoint: cp.ID}), n.repl.BeginAt(cp.ID)); err != nil {
+		return err
+	}
+	err := n.meet(func(ctx context.Context) error {
+		if err := n.importTree(ctx, n.state, cp); err != nil {
+			return err
+		}
+		n.log.Info("began from a checkpoint", "checkpoint", short(cp.ID), "bytes", cp.Version.Size, "took", time.Since(began).Round(time.Millisecond))
+		if err := n.catchUp(ctx, n.repl.Admission()); !errors.Is(err, errNobody) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		err = &fail.Error{Kind: fail.Peer, Op: "this device has joined but has nothing of the volume yet", Err: words(err),
+			Next: "start it again when another device can be reached"}
+		return errors.Join(err, kv.Clear(n.state, 't'), n.repl.BeginAt(replica.Hash{}), n.note(nil))
+	}
+	return n.note(nil)
+}
+
+// beginAgain makes a new tree from a checkpoint beside the old one, carries over what only this
+// device has, and puts it in the old one's place. After it began it needs the network no more.
+func (n *Node) beginAgain() error {
+	if err := n.settleOld(); err != nil {
+		return err
+	}
+	b := &beginning{}
+	n.behind.Store(false)
+	err := n.meet(func(ctx context.Context) (err error) {
+		if err := n.catchUp(ctx, n.repl.Admission()); err != nil {
+			return err
+		}
+		cp := n.newestComplete()
+		if cp == nil {
+			return errors.New("there is no checkpoint")
+		}
+		b.Checkpoint = cp.ID
+		if err := n.note(b); err != nil {
+			return err
+		}
+		if b.Return, err = n.repl.Return(); err != nil {
+			return err
+		}
+		return n.importTree(ctx, kv.Moved(n.state, 't', nextTree), cp)
+	})
+	if err != nil {
+		return errors.Join(err, kv.Clear(n.state, nextTree), n.note(nil))
+	}
+	b.Phase = joining
+	if err := n.note(b); err != nil {
+		return err
+	}
+	return n.rejoin(b)
+}
+
+// resume goes on with a beginning that was broken off: the old tree is whole, the next one may be anything.
+func (n *Node) resume(b *beginning) error {
+	if b.Phase > joining {
+		return n.swap(b)
+	}
+	if err := kv.Clear(n.state, nextTree); err != nil {
+		return err
+	}
+	if b.Phase == building {
+		return n.note(nil)
+	}
+	cp := n.checkpoint(b.Checkpoint)
+	if cp == nil {
+		return fmt.Errorf("begin anew: checkpoint %s is not known", short(b.Checkpoint))
+	}
+	if err := n.importTree(n.ctx, kv.Moved(n.state, 't', nextTree), cp); err != nil {
+		return fmt.Errorf("begin anew: %w", err)
+	}
+	return n.rejoin(b)
+}
+
+func (n *Node) checkpoint(id replica.Hash) *replica.Checkpoint {
+	for _, cp := range n.repl.Checkpoints() {
+		if cp.ID == id {
+			return &cp
+		}
+	}
+	return nil
+}
+
+// rejoin takes the logs behind the checkpoint in the place of the old ones, so that what is
+// carried over then knows what the others know.
+func (n *Node) rejoin(b *beginning) error {
+	if err := n.repl.BeginAt(b.Checkpoint); err != nil {
+		return err
+	}
+	for range 3 { // a member may have let this device in again before it knew
+		n.behind.Store(false)
+		err := n.meet(func(ctx context.Context) error { return n.catchUp(ctx, b.Return) })
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, errNobody) {
+			return err
+		}
+	}
+	if err := n.carryOver(b.Checkpoint); err != nil {
+		return fmt.Errorf("carry work over: %w", err)
+	}
+	b.Phase = clearing
+	if err := n.note(b); err != nil {
+		return err
+	}
+	return n.swap(b)
+}
+
+// settleOld brings what the journal has into the old tree.
+func (n *Node) settleOld() error {
+	if err := n.openVolume(); err != nil {
+		return err
+	}
+	err := n.vol.Close()
+	n.vol = nil
+	return err
+}
+
+// carryOver brings what only the old tree has into the next one, after what the others did since the checkpoint.
+func (n *Node) carryOver(id replica.Hash) error {
+	device := n.keys.device.ID()
+	old, err := namespace.Open(n.state, newAuthor(device), namespace.WithDevice(n.deviceName()))
+	if err != nil {
+		return err
+	}
+	into, err := namespace.Open(kv.Moved(n.state, 't', nextTree), newAuthor(device), namespace.WithDevice(n.deviceName()))
+	if err != nil {
+		return err
+	}
+	if err := n.mergeStored(into, n.checkpoint(id)); err != nil {
+		return err
+	}
+	report, err := namespace.Rebase(old, into, n.now().UnixNano())
+	if err != nil {
+		return err
+	}
+	n.log.Info("carried the work of this device over", "contents", report.Contents, "files", report.Files, "directories", report.Dirs,
+		"names", report.Names, "conflicts", len(report.Conflicts))
+	return nil
+}
+
+// mergeStored merges the stored logs behind a checkpoint: first those of the members that it is made of, so
+// that the tree knows what they refuse before it sees the others'; none of this device's own.
+func (n *Node) mergeStored(into *namespace.Tree, cp *replica.Checkpoint) error {
+	have := map[replica.AuthorID]uint64{}
+	for a, end := range n.repl.CheckpointSeen(cp.ID) {
+		have[a] = end.Seq
+	}
+	first, all := map[replica.AuthorID]uint64{}, n.repl.Vector()
+	for a, seq := range all {
+		if madeBy(a, n.repl.Self()) {
+			delete(all, a)
+		} else if slices.ContainsFunc(cp.Active, func(d replica.DeviceID) bool { return madeBy(a, d) }) {
+			first[a] = seq
+		}
+	}
+	return errors.Join(n.mergeSome(n.ctx, into, have, first), n.mergeSome(n.ctx, into, have, all))
+}
+
+// madeBy reports whether an author is an incarnation of a device.
+func madeBy(a replica.AuthorID, d replica.DeviceID) bool {
+	return replica.AuthorOf(d, [8]byte(a[8:])) == a
+}
+
+// swap puts the next tree in the place of the old one; whatever breaks it off, it is gone on with at the next start.
+func (n *Node) swap(b *beginning) error {
+	if b.Phase == clearing {
+		if err := kv.Clear(n.state, 't'); err != nil {
+			return fmt.Errorf("begin anew: %w", err)
+		}
+		b.Phase = moving
+		if err := n.note(b); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(kv.Move(n.state, nextTree, 't'), n.note(nil), n.repl.Close(), n.openReplica(n.deliver)); err != nil {
+		return fmt.Errorf("begin anew: %w", err)
+	}
+	n.behind.Store(false)
+	return nil
+}

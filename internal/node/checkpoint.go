@@ -1,0 +1,318 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/replica"
+)
+
+// Checkpoints says when checkpoints are made and what they leave out.
+type Checkpoints struct {
+	// Tick is how often the node looks whether there is something to do; 0 means a minute.
+	Tick time.Duration
+	// MinOps is how many ops there must be since the last checkpoint, and no fewer than half as many as
+	// there are files; 0 means 20,000.
+	MinOps uint64
+	// ForgetAfter is how long a device must be silent for the others to go on without it; 0 means 90 days.
+	ForgetAfter time.Duration
+	// Keep is how long history goes back; 0 means a year. The volume's policy "keep" overrides it.
+	Keep time.Duration
+}
+
+const (
+	day = 24 * time.Hour
+	// checkpointTurn is how many ticks each device waits for the one before it to make a checkpoint.
+	checkpointTurn = 3
+)
+
+func (c *Checkpoints) setDefaults() {
+	def := func(p *time.Duration, d time.Duration) {
+		if *p == 0 {
+			*p = d
+		}
+	}
+	def(&c.Tick, time.Minute)
+	def(&c.ForgetAfter, 90*day)
+	def(&c.Keep, 365*day)
+	if c.MinOps == 0 {
+		c.MinOps = 20_000
+	}
+}
+
+// checkpointer makes, endorses and settles the checkpoints of this member.
+type checkpointer struct {
+	n        *Node
+	cfg      Checkpoints
+	presence *presence
+	due      int                              // ticks since there should be a checkpoint
+	judged   map[replica.Hash]bool            // made anew here, with whatever result
+	folded   map[replica.Hash]namespace.Point // what those were folded to that came out the same
+	settled  replica.Hash                     // in this run
+}
+
+// checkpointLoop does what there is to do about checkpoints until ctx ends.
+func (n *Node) checkpointLoop(ctx context.Context) error {
+	p, err := loadPresence(n.state)
+	if err != nil {
+		return err
+	}
+	c := &checkpointer{n: n, cfg: n.cfg.Checkpoints, presence: p, judged: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{}}
+	tick := time.NewTicker(c.cfg.Tick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := c.step(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("cannot make or check a checkpoint yet; will try again", "error", err)
+		}
+	}
+}
+
+func (c *checkpointer) step(ctx context.Context) error {
+	if err := c.n.lookAround(c.presence); err != nil {
+		return err
+	}
+	for a, seq := range c.n.refused.overdue(time.Now()) {
+		c.n.repl.Refuse(a, seq)
+	}
+	list := c.n.repl.Checkpoints()
+	var last uint64 // counter of the last complete one
+	for _, cp := range list {
+		if cp.Complete() {
+			last = cp.Clock
+			break
+		}
+	}
+	if c.grown(last) >= c.enough()/2 {
+		if err := c.n.vol.Acknowledge(func() []namespace.Device { return devicesOf(c.active()) }, c.horizon()); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.endorse(ctx, list, last), c.make(ctx, list), c.settle(ctx))
+}
+
+// grown returns about how many ops there were since a counter.
+func (c *checkpointer) grown(since uint64) uint64 {
+	clock := c.n.vol.Clock()
+	return clock - min(since, clock)
+}
+
+// enough returns how many ops are worth a checkpoint, which costs about as much as the whole tree.
+func (c *checkpointer) enough() uint64 {
+	files, dirs, _ := c.n.vol.Count()
+	return max(c.cfg.MinOps, (files+dirs)/2)
+}
+
+// active returns the members that take part: those that were heard of, ascending.
+func (c *checkpointer) active() []replica.DeviceID {
+	returns := c.n.repl.Returns()
+	return slices.DeleteFunc(c.n.members(), func(d replica.DeviceID) bool { return c.presence.gone(d, c.cfg.ForgetAfter, returns) })
+}
+
+// horizon returns when something must have been removed or replaced to be forgotten.
+func (c *checkpointer) horizon() int64 {
+	keep := c.cfg.Keep
+	if d, err := parseAge(c.n.repl.Policy()["keep"]); err == nil {
+		keep = d
+	}
+	return max(0, c.presence.Time.Add(-keep).UnixNano())
+}
+
+// newest returns the newest complete checkpoint that lies nowhere beyond a vector.
+func (c *checkpointer) newest(list []replica.Checkpoint, upTo map[replica.AuthorID]uint64) *replica.Checkpoint {
+	for i := range list {
+		if list[i].Complete() && covered(c.n.repl.CheckpointSeen(list[i].ID), upTo) {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// covered reports whether a vector reaches as far as all these logs.
+func covered(seen map[replica.AuthorID]replica.LogEnd, upTo map[replica.AuthorID]uint64) bool {
+	for a, end := range seen {
+		if upTo[a] < end.Seq {
+			return false
+		}
+	}
+	return true
+}
+
+// vector returns which batches the tree has.
+func (n *Node) vector() map[replica.AuthorID]uint64 {
+	out := map[replica.AuthorID]uint64{}
+	for a, seq := range n.vol.Vector() {
+		out[replica.AuthorID(a)] = seq
+	}
+	return out
+}
+
+// isDue reports whether there should be another checkpoint: there was much work since the last
+// one, or that waits for the word of somebody who is gone.
+func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
+	if len(list) == 0 {
+		return c.grown(0) >= c.enough()
+	}
+	newest, active := &list[0], c.active()
+	if c.grown(newest.Clock) >= c.enough() {
+		return true
+	}
+	for _, d := range newest.Active {
+		if !slices.Contains(newest.Endorsed, d) && !slices.Contains(active, d) {
+			return true
+		}
+	}
+	return false
+}
+
+// make makes a checkpoint if one is due and it is this device's turn.
+func (c *checkpointer) make(ctx context.Context, list []replica.Checkpoint) error {
+	if !c.isDue(list) {
+		c.due = 0
+		return nil
+	}
+	active := c.active()
+	turn := slices.Index(active, c.n.repl.Self())
+	if c.due++; turn < 0 || c.due <= turn*checkpointTurn {
+		return nil
+	}
+	c.due = 0
+	seen := c.n.vector()
+	base := c.newest(list, seen)
+	began := time.Now()
+	w := newStreamWriter(ctx, c.n.streams())
+	tree, err := c.n.rebuild(ctx, base, seen, active, w)
+	if err != nil {
+		return fmt.Errorf("make a checkpoint: %w", err)
+	}
+	version, err := w.finish()
+	if err != nil {
+		return fmt.Errorf("store a checkpoint: %w", err)
+	}
+	var baseID replica.Hash
+	if base != nil {
+		baseID = base.ID
+	}
+	id, err := c.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: version, Digest: tree.digest}, baseID, seen)
+	if err != nil {
+		return err
+	}
+	c.judged[id], c.folded[id] = true, tree.folded
+	c.n.log.Info("made a checkpoint", "checkpoint", short(id), "bytes", version.Size, "ops", tree.clock, "took", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// endorse does anew what others say they came to, and signs if it is the same.
+func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, last uint64) error {
+	self := c.n.repl.Self()
+	for i := range list {
+		cp := &list[i]
+		switch {
+		case cp.Complete(), cp.Clock <= last, c.judged[cp.ID], !slices.Contains(cp.Active, self), slices.Contains(cp.Endorsed, self):
+			continue
+		case !c.agrees(cp.Active):
+			continue
+		}
+		ends := c.n.repl.CheckpointSeen(cp.ID)
+		have := c.n.vector()
+		if !covered(ends, have) {
+			continue
+		}
+		seen := map[replica.AuthorID]uint64{}
+		for a, end := range ends {
+			seen[a] = end.Seq
+		}
+		tree, err := c.n.rebuild(ctx, c.newest(list, seen), seen, cp.Active, io.Discard)
+		if err != nil {
+			return fmt.Errorf("check a checkpoint: %w", err)
+		}
+		c.judged[cp.ID] = true
+		if tree.digest != cp.Digest {
+			c.n.differs.Store(true)
+			c.n.log.Error("this device comes to another tree than a checkpoint says; it is not endorsed, nothing is dropped",
+				"checkpoint", short(cp.ID), "maker", cp.Maker)
+			continue
+		}
+		c.folded[cp.ID] = tree.folded
+		if err := c.n.repl.Endorse(cp.ID); err != nil {
+			return err
+		}
+		c.n.log.Info("endorsed a checkpoint", "checkpoint", short(cp.ID))
+	}
+	return nil
+}
+
+// agrees reports whether everybody that a checkpoint leaves out is gone from here as well.
+func (c *checkpointer) agrees(active []replica.DeviceID) bool {
+	for _, d := range c.active() {
+		if !slices.Contains(active, d) {
+			return false
+		}
+	}
+	return true
+}
+
+// settle folds the tree and drops the logs behind the newest checkpoint that all came to, this
+// device included, and of which everything is here.
+func (c *checkpointer) settle(ctx context.Context) error {
+	self, base := c.n.repl.Self(), c.n.repl.Base()
+	for _, cp := range c.n.repl.Checkpoints() {
+		if !cp.Complete() || !slices.Contains(cp.Active, self) {
+			continue
+		}
+		if cp.ID == base && cp.ID == c.settled {
+			return nil
+		}
+		if !covered(c.n.repl.CheckpointSeen(cp.ID), c.n.vector()) {
+			return nil
+		}
+		if here, err := c.n.isHere(ctx, cp.Version); err != nil || !here {
+			return err
+		}
+		if err := c.settleAt(ctx, &cp); err != nil {
+			return fmt.Errorf("settle a checkpoint: %w", err)
+		}
+		c.settled = cp.ID
+		return nil
+	}
+	return nil
+}
+
+func (c *checkpointer) settleAt(ctx context.Context, cp *replica.Checkpoint) error {
+	// As far as the checkpoint and no further, so that who begins from it takes and refuses the same. What a
+	// run before this one came to is not known any more; the next checkpoint makes up for it.
+	if to, ok := c.folded[cp.ID]; ok {
+		if err := repeat(ctx, func() (bool, error) { return c.n.vol.Fold(to) }); err != nil {
+			return err
+		}
+	}
+	if err := repeat(ctx, func() (bool, error) { return c.n.repl.DropLogs(cp.ID) }); err != nil {
+		return err
+	}
+	c.n.log.Info("settled a checkpoint: logs before it are dropped", "checkpoint", short(cp.ID))
+	return nil
+}
+
+// repeat calls fn until it says that all is done.
+func repeat(ctx context.Context, fn func() (bool, error)) error {
+	for {
+		done, err := fn()
+		if done || err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+func short(h replica.Hash) string { return fmt.Sprintf("%x", h[:8]) }
