@@ -155,12 +155,12 @@ func (l *lan) newNodeOf(bin string, host int, invite string, args ...string) *no
 	return n
 }
 
-// mounts mounts one volume on every host, and returns once all are connected with all.
-func (l *lan) mounts() []*node {
+// mounts mounts one volume on every host with a command, and returns once all are connected with all.
+func (l *lan) mounts(bin string) []*node {
 	l.t.Helper()
-	nodes := []*node{l.newNode(0, "")}
+	nodes := []*node{l.newNodeOf(bin, 0, "")}
 	for host := 1; host < len(l.hosts); host++ {
-		nodes = append(nodes, l.newNode(host, strings.TrimSpace(nodes[0].command("invite"))))
+		nodes = append(nodes, l.newNodeOf(bin, host, strings.TrimSpace(nodes[0].command("invite"))))
 	}
 	for _, n := range nodes {
 		n.until(20*time.Second, "connections with all others", func() bool { return n.connected() == len(nodes)-1 })

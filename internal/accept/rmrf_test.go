@@ -17,7 +17,7 @@ import (
 func TestRemoveAllAgainstEdits(t *testing.T) {
 	fsmount(t)
 	l := newLAN(t, 2)
-	nodes := l.mounts()
+	nodes := l.mounts(fsmount(t))
 	a, b := nodes[0], nodes[1]
 	files := plant(t, a, scale(2000, 50_000))
 	until(t, scale(20*time.Second, 5*time.Minute), "all files on B", func() bool { return count(b.mnt) == count(a.mnt) })

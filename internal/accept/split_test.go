@@ -17,11 +17,18 @@ import (
 // What a worker knows is what its mount shows, so it replaces and removes only while
 // nothing can arrive there; see calm. In between, when things do arrive, it does what
 // replaces nothing; see rough.
+//
+// Then it does so with nodes that make a checkpoint, fold their trees and drop their logs every few hundred ops.
 func TestSplit(t *testing.T) {
+	t.Run("as shipped", func(t *testing.T) { testSplit(t, fsmount(t), scale(4, 100)) })
+	t.Run("with many checkpoints", func(t *testing.T) { testSplit(t, eager(t, 200, time.Hour), scale(4, 100)) })
+}
+
+func testSplit(t *testing.T, bin string, rounds int) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s := newSplit(t, seed)
-	for s.round = range scale(6, 100) {
+	s := newSplit(t, bin, seed)
+	for s.round = range rounds {
 		s.rough()
 		s.heal()
 		s.calm()
@@ -33,6 +40,15 @@ func TestSplit(t *testing.T) {
 	written, dropped := s.books.count()
 	t.Logf("%d rounds: of %d contents %d were replaced or removed knowingly, the others are there; slowest heal %.2f s",
 		s.round+1, written, dropped, s.slowest.Seconds())
+	for _, n := range s.nodes {
+		st := n.status()
+		if len(st.Problems) > 0 {
+			t.Errorf("problems: %v", st.Problems)
+		}
+		if st.Checkpoint != nil {
+			t.Logf("the last checkpoint is of about %d ops", st.Checkpoint.Ops)
+		}
+	}
 }
 
 // split is a network of three mounts with a worker on each.
@@ -47,11 +63,10 @@ type split struct {
 	slowest time.Duration
 }
 
-func newSplit(t *testing.T, seed uint64) *split {
-	fsmount(t)
+func newSplit(t *testing.T, bin string, seed uint64) *split {
 	const hosts = 3
 	s := &split{t: t, rng: rand.New(rand.NewPCG(seed, 0)), lan: newLAN(t, hosts), books: newBooks()}
-	s.nodes = s.lan.mounts()
+	s.nodes = s.lan.mounts(bin)
 	for i, n := range s.nodes {
 		s.workers = append(s.workers, &worker{n: n, books: s.books, rng: rand.New(rand.NewPCG(seed, uint64(i+1)))})
 	}
