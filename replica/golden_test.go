@@ -44,6 +44,10 @@ func goldenEntries(t testing.TB) []*entry {
 	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Release{Release: &replicapb.Release{Chunks: id[:], Stable: last, NotBefore: 5}}}))
 	p, sig := recoveryFor(idOf("a"))
 	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Recovery{Recovery: p.proto(sig)}}))
+	first := c.must(c.add("a", checkpointOf(nil, []string{"a", "b"}, logEnd("a", 1, 4), logEnd("b", 1, 2))))
+	c.must(c.add("b", endorses(first.hash)))
+	c.must(c.add("a", checkpointOf(first.hash[:], []string{"a"}, logEnd("a", 1, 7))))
+	c.must(c.add("b", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Return{Return: &replicapb.Return{}}}))
 	return c.log.order
 }
 
@@ -60,7 +64,7 @@ func goldenEnvelope(t testing.TB, seq uint64) signed {
 }
 
 func TestGoldenFormats(t *testing.T) {
-	names := []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery"}
+	names := []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return"}
 	for i, e := range goldenEntries(t) {
 		b, err := e.marshal()
 		if err != nil {
@@ -89,7 +93,7 @@ func TestGoldenFormats(t *testing.T) {
 // What was ever written is read for ever.
 func TestGoldenFormatsAreRead(t *testing.T) {
 	log := newControlLog(testVolume)
-	for _, name := range []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery"} {
+	for _, name := range []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return"} {
 		e, err := parseEntry(testVolume, readGolden(t, name))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -100,6 +104,9 @@ func TestGoldenFormatsAreRead(t *testing.T) {
 	}
 	if d, ok := log.device(idOf("b")); !ok || d.Name != "new name" || d.Role != RoleMember {
 		t.Errorf("%+v", d)
+	}
+	if list := log.checkpoints; len(list) != 2 || log.devices[idOf("b")].returns != 1 {
+		t.Errorf("checkpoints %v", list)
 	}
 	if log.settings()["replicas"] != "2" {
 		t.Error(log.settings())
@@ -143,6 +150,9 @@ func TestWorkedSizes(t *testing.T) {
 	c.must(c.add("a", genesis("a")))
 	size("admission", c.must(c.add("a", admits("b", RoleMember))).proto(), 237)
 	size("rename", c.must(c.add("b", renames("b", "new name"))).proto(), 208)
+	cp := c.must(c.add("a", checkpointOf(nil, []string{"a", "b"}, logEnd("a", 1, 4), logEnd("b", 1, 2))))
+	size("checkpoint", cp.proto(), 422)
+	size("endorsement", c.must(c.add("b", endorses(cp.hash))).proto(), 199)
 	for seq, want := range map[uint64]int{1: 1196, 2: 1230} {
 		e := Envelope{Author: AuthorOf(idOf("a"), [8]byte{1}), Device: idOf("a"), Seq: seq, Heads: []Hash{{1}}, Sealed: make([]byte, 1000)}
 		body, err := e.marshal(testVolume)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -88,8 +89,21 @@ func TestCheckpoint(t *testing.T) {
 	noConflicts(t, again)
 }
 
+// flash runs the node for a moment, and kills it in whatever it is doing.
+func (n *node) flash(life time.Duration) {
+	n.t.Helper()
+	cmd := n.invocation([]string{n.mnt, "--data", n.data, "--listen", n.listen})
+	if err := cmd.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+	time.Sleep(life) // the length of its life, no synchronisation
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	_ = syscall.Unmount(n.mnt, syscall.MNT_DETACH)
+}
+
 // TestReturn: the others go on without a member that is silent for too long. When it is
-// back it begins anew, and what only it had is there beside what they did.
+// back it begins anew, however often it is killed on the way, and what only it had is there beside what they did.
 func TestReturn(t *testing.T) {
 	t.Run("its node was down", func(t *testing.T) { testReturn(t, true) })
 	t.Run("its node ran on", func(t *testing.T) { testReturn(t, false) })
@@ -132,8 +146,11 @@ func testReturn(t *testing.T, down bool) {
 		})
 		c.stop()
 	}
+	for life := 5 * time.Millisecond; down && life < 300*time.Millisecond; life = life * 5 / 4 {
+		c.flash(life)
+	}
 	c.start()
-	if !strings.Contains(c.log.String(), "carried the work of this device over") {
+	if !down && !strings.Contains(c.log.String(), "carried the work of this device over") {
 		t.Fatalf("it did not begin anew:\n%s", c.log)
 	}
 	tree, took := oneTree(t, 20*time.Second, a, b, c)

@@ -157,7 +157,7 @@ func (n *Node) vector() map[replica.AuthorID]uint64 {
 }
 
 // isDue reports whether there should be another checkpoint: there was much work since the last
-// one, or that waits for the word of somebody who is gone.
+// one, or that waits for the word of somebody who is gone, or for this device's in vain.
 func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 	if len(list) == 0 {
 		return c.grown(0) >= c.enough()
@@ -171,7 +171,8 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 			return true
 		}
 	}
-	return false
+	// Two were made at once, and neither continues the other.
+	return !newest.Complete() && !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
 }
 
 // make makes a checkpoint if one is due and it is this device's turn.
@@ -223,6 +224,9 @@ func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, l
 			continue
 		}
 		ends := c.n.repl.CheckpointSeen(cp.ID)
+		if !c.follows(ends, list) {
+			continue
+		}
 		have := c.n.vector()
 		if !covered(ends, have) {
 			continue
@@ -249,6 +253,21 @@ func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, l
 		c.n.log.Info("endorsed a checkpoint", "checkpoint", short(cp.ID))
 	}
 	return nil
+}
+
+// follows reports whether a vector lies nowhere behind the checkpoints that this device endorsed. No device
+// endorses one that does not: so of two complete ones, which some device endorsed both, one continues the other.
+func (c *checkpointer) follows(ends map[replica.AuthorID]replica.LogEnd, list []replica.Checkpoint) bool {
+	reach := map[replica.AuthorID]uint64{}
+	for a, end := range ends {
+		reach[a] = end.Seq
+	}
+	for i := range list {
+		if slices.Contains(list[i].Endorsed, c.n.repl.Self()) && !covered(c.n.repl.CheckpointSeen(list[i].ID), reach) {
+			return false
+		}
+	}
+	return true
 }
 
 // agrees reports whether everybody that a checkpoint leaves out is gone from here as well.
