@@ -29,11 +29,12 @@ var arrows = map[string][]string{
 	"casstore":          {"chunk"},
 	"namespace":         {"chunk", "namespace"},
 	"transport":         {"transport"},
-	"replica":           {"chunk", "transport", "replica"},
+	"replica":           {"chunk", "transport", "replica", "internal/lease"},
 	"volume":            {"chunk", "namespace"},
 	"fusefs":            {"volume", "namespace"},
 	"internal/kv":       {},
 	"internal/fail":     {},
+	"internal/lease":    {},
 	"internal/sealedfs": {},
 	"internal/control":  {},
 	"internal/arrows":   {},
@@ -41,7 +42,7 @@ var arrows = map[string][]string{
 	"internal/accept":   {},
 	"internal/node": {
 		"chunk", "cipher", "casstore", "namespace", "transport", "replica", "volume", "fusefs",
-		"internal/control", "internal/sealedfs",
+		"internal/control", "internal/lease", "internal/sealedfs",
 	},
 	"cmd/fsmount": {"internal/node", "internal/control"},
 }
