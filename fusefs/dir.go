@@ -40,6 +40,9 @@ func (c *call) listing(d *openDir, cookie uint64, size, mean int) ([]byte, []vol
 	if size > len(msg)-outHeaderSize {
 		size = len(msg) - outHeaderSize
 	}
+	if cookie == 0 {
+		d.Observe(c.ctx)
+	}
 	entries, err := d.Read(cookie, size/mean+1)
 	return msg[:outHeaderSize+size], entries, err
 }
@@ -82,6 +85,7 @@ func (c *call) readdirplus(*fuse.UnrecognizedRequest) error {
 	if err != nil {
 		return err
 	}
+	c.s.vol.ObserveEntries(c.ctx, entries)
 	given := make([]uint64, 0, len(entries))
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
 		n := outHeaderSize
@@ -114,11 +118,11 @@ func (c *call) putDirentPlus(b []byte, dir uint64, e *volume.DirEntry, fresh boo
 	if e.Name == "." || e.Name == ".." {
 		return 0
 	}
-	a, err := c.s.vol.Lookup(c.ctx, dir, e.Name)
+	a, err := c.s.vol.LookupNow(dir, e.Name)
 	if err != nil {
 		return 0 // gone meanwhile, or not readable: a lookup of its own will tell
 	}
-	putEntryOut(b, &a, c.validity(fresh))
+	putEntryOut(b, &a, c.nameValidity(fresh, dir), c.attrValidity(fresh, a.Ino))
 	return a.Ino
 }
 

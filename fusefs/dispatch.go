@@ -29,6 +29,9 @@ type call struct {
 	// changes counts the invalidations before this request began.
 	changes  uint64
 	answered bool
+	waits    bool            // the wait of this request is known to others
+	leave    func()          // not nil: ends that
+	idleCtx  context.Context // of requests that wait for nothing but other mounts
 	scratch  [outHeaderSize + entryOutSize + openOutSize]byte
 }
 
@@ -44,6 +47,7 @@ func (s *Server) startWorker() {
 func (s *Server) work() {
 	defer s.workers.Done()
 	c := &call{s: s}
+	c.idleCtx = volume.WithBeforeWait(s.ctx, c.beforeWait)
 	for {
 		req, err := s.conn.ReadRequest()
 		s.idle.Add(-1)
@@ -67,15 +71,19 @@ func isGone(err error) bool {
 
 // do answers one request, whatever happens.
 func (s *Server) do(c *call, req fuse.Request) {
-	c.ctx, c.hdr, c.answered = s.ctx, req.Hdr(), false
+	c.ctx, c.hdr, c.answered, c.waits, c.leave = c.idleCtx, req.Hdr(), false, false, nil
 	c.changes = s.notes.changes.Load()
 	if mayWait(req) {
+		c.waits = true
 		if s.idle.Load() == 0 {
 			s.startWorker()
 		}
 		defer s.register(c, req)()
 	}
 	defer func() {
+		if c.leave != nil {
+			c.leave()
+		}
 		if p := recover(); p != nil {
 			s.log.Error("panic in a request", "request", fmt.Sprintf("%T", req), "node", uint64(c.hdr.Node),
 				"panic", p, "stack", string(debug.Stack()))
@@ -91,6 +99,25 @@ func (s *Server) do(c *call, req fuse.Request) {
 			s.log.Warn("request failed", "request", fmt.Sprintf("%T", req), "node", uint64(c.hdr.Node), "error", err)
 		}
 		c.fail(req, errno)
+	}
+}
+
+// beforeWait is called when a request turns out to wait for other mounts, which
+// takes a bounded time and is not interrupted.
+func (c *call) beforeWait() {
+	if c.waits {
+		return
+	}
+	c.waits = true
+	if c.s.idle.Load() == 0 {
+		c.s.startWorker()
+	}
+	w := &waiter{thread: c.hdr.Pid}
+	w.ctx, w.cancel = context.WithCancel(c.idleCtx)
+	leave := c.s.enter(c.hdr.ID, w)
+	c.leave = func() {
+		leave()
+		w.cancel()
 	}
 }
 
@@ -241,18 +268,18 @@ func (s *Server) writeMessage(msg []byte) error {
 func (c *call) sendAttr(a *volume.Attr) error {
 	msg := c.scratch[:outHeaderSize+attrOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putAttrOut(msg[outHeaderSize:], a, c.validity(fresh))
+		putAttrOut(msg[outHeaderSize:], a, c.attrValidity(fresh, a.Ino))
 		_ = c.send(msg) // nothing was given away that would have to be taken back
 	})
 	return nil
 }
 
-// sendEntry answers with an inode on which the volume took a reference.
-func (c *call) sendEntry(a *volume.Attr) error {
+// sendEntry answers with an inode in a directory on which the volume took a reference.
+func (c *call) sendEntry(dir fuse.NodeID, a *volume.Attr) error {
 	msg := c.scratch[:outHeaderSize+entryOutSize]
 	var err error
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putEntryOut(msg[outHeaderSize:], a, c.validity(fresh))
+		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a.Ino))
 		err = c.send(msg)
 	})
 	if err != nil {
@@ -262,18 +289,35 @@ func (c *call) sendEntry(a *volume.Attr) error {
 }
 
 // sendNoEntry answers that a name does not exist, which the kernel remembers.
-func (c *call) sendNoEntry() error {
+func (c *call) sendNoEntry(dir fuse.NodeID) error {
 	msg := c.scratch[:outHeaderSize+entryOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putNoEntry(msg[outHeaderSize:], c.validity(fresh))
+		putNoEntry(msg[outHeaderSize:], c.nameValidity(fresh, uint64(dir)))
 		_ = c.send(msg)
 	})
 	return nil
 }
 
-// validity is how long the kernel may keep an answer.
-func (c *call) validity(fresh bool) time.Duration {
-	if !fresh {
+// shortValidity is how long names are kept by a kernel that cannot be made to forget them.
+const shortValidity = time.Second
+
+// attrValidity is how long the kernel may keep an inode's attributes. It is asked
+// while the answer is written.
+func (c *call) attrValidity(fresh bool, ino uint64) time.Duration {
+	if !fresh || !c.s.vol.Covered(ino) {
+		return 0
+	}
+	return c.s.cfg.Validity
+}
+
+// nameValidity is how long the kernel may keep a name in a directory, or that there is none.
+func (c *call) nameValidity(fresh bool, dir uint64) time.Duration {
+	switch {
+	case !fresh:
+		return 0
+	case !c.s.notes.epochs && c.s.vol.Alone() && c.s.vol.Shared():
+		return min(c.s.cfg.Validity, shortValidity)
+	case !c.s.notes.epochs && !c.s.vol.Alone(), !c.s.vol.Covered(dir):
 		return 0
 	}
 	return c.s.cfg.Validity

@@ -89,7 +89,7 @@ func (c *call) create(r *fuse.CreateRequest) error {
 	id := c.s.files.add(f)
 	msg := c.scratch[:outHeaderSize+entryOutSize+openOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putEntryOut(msg[outHeaderSize:], &a, c.validity(fresh))
+		putEntryOut(msg[outHeaderSize:], &a, c.nameValidity(fresh, uint64(r.Node)), c.attrValidity(fresh, a.Ino))
 		putOpenOut(msg[outHeaderSize+entryOutSize:], id, openReply(h, int(r.Flags)))
 		err = c.send(msg)
 	})

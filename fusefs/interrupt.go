@@ -34,18 +34,25 @@ type waiter struct {
 // returns what ends it in any case.
 func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	_, read := req.(*fuse.ReadRequest)
-	id := c.hdr.ID
 	w := &waiter{thread: c.hdr.Pid, read: read}
-	w.ctx, w.cancel = context.WithCancel(s.ctx)
+	w.ctx, w.cancel = context.WithCancel(c.idleCtx)
 	c.ctx = w.ctx
+	leave := s.enter(c.hdr.ID, w)
+	return func() {
+		leave()
+		w.cancel()
+	}
+}
+
+// enter lets interrupts find a request, until leave is called.
+func (s *Server) enter(id fuse.RequestID, w *waiter) (leave func()) {
 	s.callMu.Lock()
+	defer s.callMu.Unlock()
 	s.calls[id] = w
-	s.callMu.Unlock()
 	return func() {
 		s.callMu.Lock()
+		defer s.callMu.Unlock()
 		delete(s.calls, id)
-		s.callMu.Unlock()
-		w.cancel()
 	}
 }
 

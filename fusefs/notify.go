@@ -26,6 +26,7 @@ type notes struct {
 	wake    chan struct{} // capacity 1; for the quick goroutine
 	wakeFar chan struct{} // capacity 1; for the slow one
 	epochs  bool          // the kernel knows epochs; set before start
+	stopped bool          // nobody is told any more
 
 	listed atomic.Int64 // when the last READDIRPLUS was answered, in Unix nanoseconds
 }
@@ -45,6 +46,7 @@ type pending struct {
 	// echoes and echoEpoch are told for the second and last time.
 	echoes    map[uint64]struct{}
 	echoEpoch bool
+	settled   []func() // to be called when all before is told
 }
 
 type entryName struct {
@@ -121,6 +123,26 @@ func (n *notes) InvalidateDir(ino uint64) {
 	}
 }
 
+// Settle implements volume.Notifier. What waits for requests under way is not waited
+// for: pages of a file, which its next open drops anyway, and names where the kernel
+// has no epochs; such a kernel is given no names to keep (see nameValidity).
+func (n *notes) Settle(forget bool, done func()) {
+	n.mu.Lock()
+	if n.stopped {
+		n.mu.Unlock()
+		done()
+		return
+	}
+	if forget && !n.epochs { // names that were given before go by themselves
+		late := done
+		done = func() { time.AfterFunc(shortValidity, late) }
+	}
+	n.quick.epoch = n.quick.epoch || forget && n.epochs
+	n.quick.settled = append(n.quick.settled, done)
+	n.mu.Unlock()
+	wake(n.wake)
+}
+
 func wake(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:
@@ -172,7 +194,21 @@ func (n *notes) start(s *Server) (stop func()) {
 	}
 	run(n.wake, n.tellQuick)
 	run(n.wakeFar, n.tellSlow)
-	return func() { close(quit); wg.Wait() }
+	return func() {
+		close(quit)
+		wg.Wait()
+		n.mu.Lock()
+		n.stopped = true
+		n.mu.Unlock()
+		q := n.take(&n.quick)
+		q.settle()
+	}
+}
+
+func (p *pending) settle() {
+	for _, done := range p.settled {
+		done()
+	}
 }
 
 // tellQuick sends what takes no lock in the kernel. An error says that the kernel does
@@ -181,14 +217,14 @@ func (n *notes) start(s *Server) (stop func()) {
 func (n *notes) tellQuick(s *Server) {
 	p := n.take(&n.quick)
 	n.moved()
-	var again pending
+	again := pending{settled: p.settled}
 	if p.epoch || p.echoEpoch {
 		_ = s.incEpoch()
 		// The kernel gives names from READDIRPLUS the epoch at which it enters them.
 		again.echoEpoch = p.epoch && time.Since(time.Unix(0, n.listed.Load())) < 5*echoDelay
 	}
 	for ino := range p.inodes {
-		if err := s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0); err != nil {
+		if err := s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0); err != nil && s.vol.InKernel(ino) {
 			if again.echoes == nil {
 				again.echoes = map[uint64]struct{}{}
 			}
@@ -200,12 +236,20 @@ func (n *notes) tellQuick(s *Server) {
 	}
 	if again.echoEpoch || again.echoes != nil {
 		time.AfterFunc(echoDelay, func() { n.echo(again) })
+		return
 	}
+	again.settle()
 }
 
 // echo has told again what is in p.
 func (n *notes) echo(p pending) {
 	n.mu.Lock()
+	if n.stopped {
+		n.mu.Unlock()
+		p.settle()
+		return
+	}
+	n.quick.settled = append(n.quick.settled, p.settled...)
 	n.quick.echoEpoch = n.quick.echoEpoch || p.echoEpoch
 	if n.quick.echoes == nil {
 		n.quick.echoes = p.echoes

@@ -17,12 +17,12 @@ func (c *call) lookup(r *fuse.LookupRequest) error {
 	}
 	a, err := c.s.vol.Lookup(c.ctx, uint64(r.Node), r.Name)
 	if errors.Is(err, namespace.ErrNotExist) {
-		return c.sendNoEntry()
+		return c.sendNoEntry(r.Node)
 	}
 	if err != nil {
 		return err
 	}
-	return c.sendEntry(&a)
+	return c.sendEntry(r.Node, &a)
 }
 
 func (c *call) forget(r *fuse.ForgetRequest) error {
@@ -129,7 +129,7 @@ func (c *call) mkdir(r *fuse.MkdirRequest) error {
 	if err != nil {
 		return err
 	}
-	return c.sendEntry(&a)
+	return c.sendEntry(r.Node, &a)
 }
 
 func (c *call) mknod(r *fuse.MknodRequest) error {
@@ -137,7 +137,7 @@ func (c *call) mknod(r *fuse.MknodRequest) error {
 	if err != nil {
 		return err
 	}
-	return c.sendEntry(&a)
+	return c.sendEntry(r.Node, &a)
 }
 
 func (c *call) symlink(r *fuse.SymlinkRequest) error {
@@ -145,7 +145,7 @@ func (c *call) symlink(r *fuse.SymlinkRequest) error {
 	if err != nil {
 		return err
 	}
-	return c.sendEntry(&a)
+	return c.sendEntry(r.Node, &a)
 }
 
 func (c *call) readlink(r *fuse.ReadlinkRequest) error {
@@ -164,7 +164,7 @@ func (c *call) link(r *fuse.LinkRequest) error {
 	if err != nil {
 		return err
 	}
-	return c.sendEntry(&a)
+	return c.sendEntry(r.Node, &a)
 }
 
 func (c *call) remove(r *fuse.RemoveRequest) error {

@@ -80,15 +80,15 @@ func putAttrOut(b []byte, a *volume.Attr, valid time.Duration) {
 	putAttr(b[16:], a)
 }
 
-// putEntryOut writes struct fuse_entry_out to the entryOutSize bytes of b.
-func putEntryOut(b []byte, a *volume.Attr, valid time.Duration) {
-	sec, nsec := uint64(valid/time.Second), uint32(valid%time.Second)
+// putEntryOut writes struct fuse_entry_out to the entryOutSize bytes of b: how long the
+// name may be kept, and how long the attributes.
+func putEntryOut(b []byte, a *volume.Attr, name, attr time.Duration) {
 	native.PutUint64(b, a.Ino)
 	native.PutUint64(b[8:], 0) // generation: an inode number is never given to another node while it is known
-	native.PutUint64(b[16:], sec)
-	native.PutUint64(b[24:], sec)
-	native.PutUint32(b[32:], nsec)
-	native.PutUint32(b[36:], nsec)
+	native.PutUint64(b[16:], uint64(name/time.Second))
+	native.PutUint64(b[24:], uint64(attr/time.Second))
+	native.PutUint32(b[32:], uint32(name%time.Second))
+	native.PutUint32(b[36:], uint32(attr%time.Second))
 	putAttr(b[40:], a)
 }
 

@@ -24,6 +24,7 @@ type Replica struct {
 	loadedControl int
 	fetches       *fetcher
 	incoming      *incoming
+	leases        *Leases // nil: none are kept
 
 	// logMu orders changes of the logs: state first, then memory.
 	logMu sync.Mutex
@@ -191,6 +192,9 @@ func (r *Replica) Close() error {
 	r.fetches.mu.Lock() // no Fetch starts from here on
 	r.close()
 	r.fetches.mu.Unlock()
+	if r.leases != nil {
+		r.leases.end()
+	}
 	r.mu.Lock()
 	l := r.listener
 	r.mu.Unlock()

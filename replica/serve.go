@@ -58,6 +58,9 @@ func (r *Replica) Serve(ctx context.Context) error {
 	r.spawn(func() { r.ackLoop(ctx) })
 	r.spawn(func() { r.dialLoop(ctx) })
 	r.spawn(func() { r.saveLoop(ctx) })
+	if r.leases != nil {
+		r.spawn(func() { r.leases.run(ctx) })
+	}
 	<-ctx.Done()
 	return r.Close()
 }

@@ -76,6 +76,9 @@ func (s *session) run() error {
 	defer stop()
 	if s.conn.Dialed() {
 		s.spawn("log", func() error { return s.openStream(replicapb.Stream_KIND_LOG, s.runLog) })
+		if s.keepsLeases() {
+			s.spawn("leases", s.leaseLoop)
+		}
 	}
 	s.spawn("fetch", func() error { return s.openStream(replicapb.Stream_KIND_FETCH, s.fetch.run) })
 	s.spawn("push", s.pushLoop)
@@ -173,6 +176,10 @@ func (s *session) serveStream(st *stream) error {
 		return s.takePush(st)
 	case replicapb.Stream_KIND_FETCH:
 		return s.serveFetch(st)
+	case replicapb.Stream_KIND_LEASE:
+		if s.keepsLeases() {
+			return s.takeLease(st)
+		}
 	}
 	// Of a later version: the other side will do without.
 	return nil

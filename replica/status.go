@@ -26,6 +26,10 @@ type DeviceStatus struct {
 	Connected bool
 	Addrs     []string
 	LastSeen  time.Time // zero: never
+	// Mount says whether the device's mount and this one are kept in step, and
+	// MountSince since when; unknown if leases were never exchanged with it.
+	Mount      MountState
+	MountSince time.Time
 	// AckedBatches is how many of the batches stored here the device holds
 	// durably; the Missing fields say what of this device's data it has not
 	// acknowledged.
@@ -34,6 +38,27 @@ type DeviceStatus struct {
 	MissingChunks  uint64
 	MissingBytes   uint64
 	clone          bool
+}
+
+// MountState is whether two mounts are kept in step.
+type MountState uint8
+
+// The states of another device's mount.
+const (
+	MountUnknown MountState = iota
+	MountDisconnected
+	MountConnected
+)
+
+// String returns "connected", "disconnected" or "".
+func (s MountState) String() string {
+	switch s {
+	case MountConnected:
+		return "connected"
+	case MountDisconnected:
+		return "disconnected"
+	}
+	return ""
 }
 
 // Progress says how far a Wait is.
@@ -73,6 +98,9 @@ func (r *Replica) Status() (Status, error) {
 // deviceStatus compares what a device acknowledged with a goal.
 func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Position, counts tallies) (DeviceStatus, error) {
 	ds := DeviceStatus{Device: d}
+	if r.leases != nil {
+		ds.Mount, ds.MountSince = r.leases.state(d.ID)
+	}
 	r.mu.Lock()
 	p := r.peer(d.ID)
 	ds.Connected = r.sessions[d.ID] != nil

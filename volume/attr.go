@@ -65,4 +65,6 @@ type DirEntry struct {
 	Ino    uint64
 	Kind   namespace.Kind
 	Cookie uint64
+
+	id namespace.NodeID // zero for "." and ".."
 }

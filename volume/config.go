@@ -70,6 +70,10 @@ type Notifier interface {
 	InvalidateEntry(parent uint64, name string)
 	// InvalidateDir says that any name of a directory may have changed.
 	InvalidateDir(ino uint64)
+	// Settle calls done, from any goroutine, when the kernel has been told all that
+	// was asked for before; if forget is set, also that it must look up every name
+	// again. It does not wait.
+	Settle(forget bool, done func())
 }
 
 // Config says what a Volume is made of.
@@ -80,6 +84,8 @@ type Config struct {
 	Sealer Sealer
 	Log    Log
 	Logger hclog.Logger // nil: none
+	// Peers are the other mounts to keep in step with; nil: none.
+	Peers Peers
 
 	ReadOnly bool
 	// DiskUsage reports total and free bytes for statfs; nil means unknown.
@@ -108,6 +114,9 @@ type Config struct {
 func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Peers == nil {
+		c.Peers = alone{}
 	}
 	if c.BlockLog == 0 {
 		c.BlockLog = chunk.DefaultBlockLog

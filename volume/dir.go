@@ -36,11 +36,12 @@ type dirMark struct {
 const firstName = 2
 
 // OpenDir opens a directory.
-func (v *Volume) OpenDir(_ context.Context, ino uint64) (*DirHandle, error) {
+func (v *Volume) OpenDir(ctx context.Context, ino uint64) (*DirHandle, error) {
 	in, err := v.acquire(ino)
 	if err != nil {
 		return nil, err
 	}
+	v.observe(ctx, in)
 	n, err := v.node(in)
 	if err == nil && n.Kind != namespace.KindDir {
 		err = namespace.ErrNotDir
@@ -54,6 +55,9 @@ func (v *Volume) OpenDir(_ context.Context, ino uint64) (*DirHandle, error) {
 
 // Release ends the handle. It may be called twice.
 func (d *DirHandle) Release() { d.once.Do(func() { d.v.release(d.in) }) }
+
+// Observe sees to it that what Read returns next, from the start, is what connected mounts made of it.
+func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 
 // Read returns up to limit entries after the position cookie; 0 is the start. No
 // entries: the end.
@@ -84,7 +88,7 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 				break
 			}
 			cookie++
-			out = append(out, DirEntry{Name: e.Name, Ino: e.Node.Ino(), Kind: e.Kind, Cookie: cookie})
+			out = append(out, DirEntry{Name: e.Name, Ino: e.Node.Ino(), Kind: e.Kind, Cookie: cookie, id: e.Node})
 		}
 	}
 	return out, nil

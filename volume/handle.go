@@ -28,6 +28,7 @@ func (v *Volume) Open(ctx context.Context, ino uint64, flags int) (*Handle, erro
 	if err != nil {
 		return nil, err
 	}
+	v.observe(ctx, in)
 	h, err := v.openInode(ctx, in, flags)
 	if err != nil {
 		v.release(in)
@@ -114,9 +115,14 @@ func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 // Flush seals and stores what was written, reports what went wrong, and has the
-// content published soon. It belongs to every close(2).
+// content published soon; connected mounts that watch the file have it on return.
+// It belongs to every close(2).
 func (h *Handle) Flush(ctx context.Context) error {
-	if err := h.v.flush(ctx, h.in); err != nil {
+	err := h.v.flush(ctx, h.in)
+	if err == nil {
+		err = h.v.announceContent(ctx, h.in)
+	}
+	if err != nil {
 		return fmt.Errorf("flush inode %d: %w", h.in.ino, err)
 	}
 	return nil

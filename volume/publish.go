@@ -180,18 +180,19 @@ func (v *Volume) batcher() {
 		case <-v.ctx.Done():
 			return
 		}
-		if err := v.cutBatch(); err != nil {
+		if _, err := v.cutBatch(); err != nil {
 			v.log.Error("cannot publish changes; will try again", "error", err)
 			v.later(time.Second, v.batch)
 		}
 	}
 }
 
-// cutBatch hands all pending ops to the log.
-func (v *Volume) cutBatch() error {
+// cutBatch hands all pending ops to the log, and returns how many batches that has then.
+func (v *Volume) cutBatch() (seq uint64, err error) {
 	v.treeMu.Lock()
 	defer v.treeMu.Unlock()
-	return v.cutLocked()
+	err = v.cutLocked()
+	return v.logged, err
 }
 
 // cutLocked is cutBatch with treeMu held for writing.
@@ -205,6 +206,7 @@ func (v *Volume) cutLocked() error {
 		if err != nil {
 			return fmt.Errorf("append a batch to the log: %w", err)
 		}
+		v.logged = seq
 		if err := v.cfg.Tree.Committed(seq); err != nil {
 			return fmt.Errorf("note batch %d as logged: %w", seq, err)
 		}
@@ -249,6 +251,8 @@ func (v *Volume) SyncAll(ctx context.Context) error {
 		}
 		v.release(in)
 	}
-	errs = append(errs, v.commitQueue(ctx), v.cutBatch(), v.cfg.State.Sync())
+	errs = append(errs, v.commitQueue(ctx))
+	_, err := v.cutBatch()
+	errs = append(errs, err, v.cfg.State.Sync())
 	return errors.Join(errs...)
 }

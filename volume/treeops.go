@@ -26,11 +26,24 @@ func (v *Volume) with(ino uint64, fn func(in *inode) error) error {
 }
 
 // Lookup finds a name in a directory and takes a reference on what it finds.
-func (v *Volume) Lookup(_ context.Context, parent uint64, name string) (a Attr, err error) {
+func (v *Volume) Lookup(ctx context.Context, parent uint64, name string) (a Attr, err error) {
 	err = v.with(parent, func(dir *inode) error {
-		v.treeMu.RLock()
-		e, err := v.cfg.Tree.Lookup(dir.id, name)
-		v.treeMu.RUnlock()
+		v.observe(ctx, dir)
+		e, err := v.entry(dir, name)
+		if err != nil {
+			return err
+		}
+		v.observeNodes(ctx, e.Node)
+		a, err = v.present(e.Node)
+		return err
+	})
+	return a, err
+}
+
+// LookupNow is Lookup of what is known here at the moment: it never waits.
+func (v *Volume) LookupNow(parent uint64, name string) (a Attr, err error) {
+	err = v.with(parent, func(dir *inode) error {
+		e, err := v.entry(dir, name)
 		if err != nil {
 			return err
 		}
@@ -38,6 +51,13 @@ func (v *Volume) Lookup(_ context.Context, parent uint64, name string) (a Attr, 
 		return err
 	})
 	return a, err
+}
+
+// entry reads the tree's record of a name.
+func (v *Volume) entry(dir *inode, name string) (namespace.Entry, error) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	return v.cfg.Tree.Lookup(dir.id, name)
 }
 
 // present takes a reference on a node and shows it.
@@ -54,8 +74,9 @@ func (v *Volume) present(id namespace.NodeID) (Attr, error) {
 }
 
 // Getattr returns the attributes of an inode.
-func (v *Volume) Getattr(_ context.Context, ino uint64) (a Attr, err error) {
+func (v *Volume) Getattr(ctx context.Context, ino uint64) (a Attr, err error) {
 	err = v.with(ino, func(in *inode) error {
+		v.observe(ctx, in)
 		a, err = v.stat(in)
 		return err
 	})
@@ -77,7 +98,7 @@ func (v *Volume) mutate(fn func(t *namespace.Tree, now int64) error) error {
 }
 
 // create makes a node under parent and takes a reference and a pin on it.
-func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.CreateSpec) (a Attr, in *inode, err error) {
+func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name string, spec namespace.CreateSpec) (a Attr, in *inode, err error) {
 	spec.UID, spec.GID = c.UID, c.GID
 	err = v.with(parent, func(dir *inode) error {
 		var n namespace.Node
@@ -110,6 +131,10 @@ func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.Cre
 			}
 			in.mu.Unlock()
 		}
+		v.announce(ctx, dir.id)
+		if spec.Kind == namespace.KindDir {
+			v.observe(ctx, in) // nobody else knows it yet, so nothing waits
+		}
 		if a, err = v.stat(in); err != nil {
 			v.release(in)
 			v.Forget(in.ino, 1)
@@ -121,7 +146,7 @@ func (v *Volume) create(c Caller, parent uint64, name string, spec namespace.Cre
 
 // Create makes a regular file and opens it. mode has the umask applied.
 func (v *Volume) Create(ctx context.Context, c Caller, parent uint64, name string, mode uint32, flags int) (Attr, *Handle, error) {
-	a, in, err := v.create(c, parent, name, namespace.CreateSpec{Kind: namespace.KindFile, Mode: mode & 07777})
+	a, in, err := v.create(ctx, c, parent, name, namespace.CreateSpec{Kind: namespace.KindFile, Mode: mode & 07777})
 	if err != nil {
 		return Attr{}, nil, err
 	}
@@ -152,26 +177,26 @@ func kindOf(mode uint32) (namespace.Kind, bool) {
 }
 
 // Mknod makes a file, device, fifo or socket; mode carries the type bits of stat(2).
-func (v *Volume) Mknod(_ context.Context, c Caller, parent uint64, name string, mode, rdev uint32) (Attr, error) {
+func (v *Volume) Mknod(ctx context.Context, c Caller, parent uint64, name string, mode, rdev uint32) (Attr, error) {
 	kind, ok := kindOf(mode)
 	if !ok {
 		return Attr{}, ErrInvalid
 	}
-	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: kind, Mode: mode & 07777, Rdev: rdev})
+	return v.createOnly(ctx, c, parent, name, namespace.CreateSpec{Kind: kind, Mode: mode & 07777, Rdev: rdev})
 }
 
 // Mkdir makes a directory.
-func (v *Volume) Mkdir(_ context.Context, c Caller, parent uint64, name string, mode uint32) (Attr, error) {
-	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: namespace.KindDir, Mode: mode & 07777})
+func (v *Volume) Mkdir(ctx context.Context, c Caller, parent uint64, name string, mode uint32) (Attr, error) {
+	return v.createOnly(ctx, c, parent, name, namespace.CreateSpec{Kind: namespace.KindDir, Mode: mode & 07777})
 }
 
 // Symlink makes a symbolic link to target, which may be any text of 1 to 4095 bytes.
-func (v *Volume) Symlink(_ context.Context, c Caller, parent uint64, name, target string) (Attr, error) {
-	return v.createOnly(c, parent, name, namespace.CreateSpec{Kind: namespace.KindSymlink, Mode: 0777, Target: target})
+func (v *Volume) Symlink(ctx context.Context, c Caller, parent uint64, name, target string) (Attr, error) {
+	return v.createOnly(ctx, c, parent, name, namespace.CreateSpec{Kind: namespace.KindSymlink, Mode: 0777, Target: target})
 }
 
-func (v *Volume) createOnly(c Caller, parent uint64, name string, spec namespace.CreateSpec) (Attr, error) {
-	a, in, err := v.create(c, parent, name, spec)
+func (v *Volume) createOnly(ctx context.Context, c Caller, parent uint64, name string, spec namespace.CreateSpec) (Attr, error) {
+	a, in, err := v.create(ctx, c, parent, name, spec)
 	if err != nil {
 		return Attr{}, err
 	}
@@ -180,8 +205,9 @@ func (v *Volume) createOnly(c Caller, parent uint64, name string, spec namespace
 }
 
 // Readlink returns the target of a symbolic link.
-func (v *Volume) Readlink(_ context.Context, ino uint64) (target string, err error) {
+func (v *Volume) Readlink(ctx context.Context, ino uint64) (target string, err error) {
 	err = v.with(ino, func(in *inode) error {
+		v.observe(ctx, in)
 		n, err := v.node(in)
 		if err == nil && n.Kind != namespace.KindSymlink {
 			err = ErrInvalid
@@ -206,6 +232,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 			if err != nil {
 				return err
 			}
+			v.announce(ctx, in.id)
 			a, err = v.present(in.id)
 			return err
 		})
@@ -214,7 +241,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 }
 
 // Unlink removes a name of anything but a directory.
-func (v *Volume) Unlink(_ context.Context, parent uint64, name string) error {
+func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 	return v.with(parent, func(dir *inode) error {
 		var n namespace.Node
 		err := v.mutate(func(t *namespace.Tree, now int64) error {
@@ -224,6 +251,7 @@ func (v *Volume) Unlink(_ context.Context, parent uint64, name string) error {
 		})
 		if err == nil {
 			v.unnamed(n)
+			v.announce(ctx, dir.id, n.ID)
 		}
 		return err
 	})
@@ -254,9 +282,19 @@ func (v *Volume) unnamed(n namespace.Node) {
 }
 
 // Rmdir removes an empty directory.
-func (v *Volume) Rmdir(_ context.Context, parent uint64, name string) error {
+func (v *Volume) Rmdir(ctx context.Context, parent uint64, name string) error {
 	return v.with(parent, func(dir *inode) error {
-		return v.mutate(func(t *namespace.Tree, now int64) error { return t.Rmdir(now, dir.id, name) })
+		var gone namespace.Entry
+		err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
+			if gone, err = t.Lookup(dir.id, name); err != nil {
+				return err
+			}
+			return t.Rmdir(now, dir.id, name)
+		})
+		if err == nil {
+			v.announce(ctx, dir.id, gone.Node)
+		}
+		return err
 	})
 }
 
@@ -276,16 +314,22 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 			if err := v.settleNamed(ctx, from, oldName); err != nil {
 				return err
 			}
+			var moved namespace.Node
 			var replaced *namespace.Node
-			err := v.mutate(func(t *namespace.Tree, now int64) error {
-				_, r, err := t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
-				replaced = r
+			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
+				moved, replaced, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
 				return err
 			})
-			if err == nil && replaced != nil {
-				v.unnamed(*replaced)
+			if err != nil {
+				return err
 			}
-			return err
+			ids := []namespace.NodeID{from.id, to.id, moved.ID}
+			if replaced != nil {
+				v.unnamed(*replaced)
+				ids = append(ids, replaced.ID)
+			}
+			v.announce(ctx, ids...)
+			return nil
 		})
 	})
 }
@@ -325,6 +369,9 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 			}
 		}
 		if err := v.setAttr(in, s); err != nil {
+			return err
+		}
+		if err := v.announceContent(ctx, in); err != nil {
 			return err
 		}
 		a, err = v.stat(in)
@@ -406,8 +453,9 @@ const (
 )
 
 // Getxattr returns the value of an extended attribute.
-func (v *Volume) Getxattr(_ context.Context, ino uint64, name string) (val []byte, err error) {
+func (v *Volume) Getxattr(ctx context.Context, ino uint64, name string) (val []byte, err error) {
 	err = v.with(ino, func(in *inode) error {
+		v.observe(ctx, in)
 		v.treeMu.RLock()
 		defer v.treeMu.RUnlock()
 		val, err = v.cfg.Tree.Xattr(in.id, name)
@@ -417,8 +465,9 @@ func (v *Volume) Getxattr(_ context.Context, ino uint64, name string) (val []byt
 }
 
 // Listxattr returns the names of all extended attributes.
-func (v *Volume) Listxattr(_ context.Context, ino uint64) (names []string, err error) {
+func (v *Volume) Listxattr(ctx context.Context, ino uint64) (names []string, err error) {
 	err = v.with(ino, func(in *inode) error {
+		v.observe(ctx, in)
 		v.treeMu.RLock()
 		defer v.treeMu.RUnlock()
 		names, err = v.cfg.Tree.Xattrs(in.id)
@@ -428,9 +477,9 @@ func (v *Volume) Listxattr(_ context.Context, ino uint64) (names []string, err e
 }
 
 // Setxattr sets an extended attribute.
-func (v *Volume) Setxattr(_ context.Context, ino uint64, name string, val []byte, flags uint32) error {
+func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []byte, flags uint32) error {
 	return v.with(ino, func(in *inode) error {
-		return v.mutate(func(t *namespace.Tree, now int64) error {
+		err := v.mutate(func(t *namespace.Tree, now int64) error {
 			if flags&(XattrCreate|XattrReplace) != 0 {
 				_, err := t.Xattr(in.id, name)
 				if flags&XattrCreate != 0 && err == nil {
@@ -442,13 +491,21 @@ func (v *Volume) Setxattr(_ context.Context, ino uint64, name string, val []byte
 			}
 			return t.SetXattr(now, in.id, name, val)
 		})
+		if err == nil {
+			v.announce(ctx, in.id)
+		}
+		return err
 	})
 }
 
 // Removexattr removes an extended attribute.
-func (v *Volume) Removexattr(_ context.Context, ino uint64, name string) error {
+func (v *Volume) Removexattr(ctx context.Context, ino uint64, name string) error {
 	return v.with(ino, func(in *inode) error {
-		return v.mutate(func(t *namespace.Tree, now int64) error { return t.RemoveXattr(now, in.id, name) })
+		err := v.mutate(func(t *namespace.Tree, now int64) error { return t.RemoveXattr(now, in.id, name) })
+		if err == nil {
+			v.announce(ctx, in.id)
+		}
+		return err
 	})
 }
 

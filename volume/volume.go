@@ -23,6 +23,7 @@ type Volume struct {
 	dirty *budget
 
 	treeMu sync.RWMutex // writers of the tree, and readers that need it to stand still
+	logged uint64       // batches in the log; guarded by treeMu
 
 	queueMu sync.Mutex // held while the queue is flushed and entered, so that SyncAll does not pass the committer
 
@@ -110,7 +111,8 @@ func (v *Volume) Close() error {
 	v.once.Do(func() {
 		err := v.SyncAll(context.Background())
 		v.stop()
-		v.closed = errors.Join(err, v.cutBatch(), v.cfg.State.Sync())
+		_, cutErr := v.cutBatch()
+		v.closed = errors.Join(err, cutErr, v.cfg.State.Sync())
 	})
 	return v.closed
 }

@@ -61,7 +61,8 @@ func daemonCommand(dir string, opts *nodeOptions, mount *mountOptions) (*exec.Cm
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--data", dir, "--listen", opts.listen, "--log-level", opts.logLevel, "--ready-fd", strconv.Itoa(readyFD)}
+	args := []string{"--data", dir, "--listen", opts.listen, "--log-level", opts.logLevel, "--consistency", opts.promise,
+		"--ready-fd", strconv.Itoa(readyFD)}
 	if opts.readOnly {
 		args = append(args, "--read-only")
 	}

@@ -15,6 +15,7 @@ type nodeOptions struct {
 	listen   string
 	join     string
 	readOnly bool
+	promise  string
 	daemon   bool
 	logLevel string
 	logJSON  bool
@@ -31,6 +32,7 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.listen, "listen", ":4747", "`HOST:PORT` where peers reach this node; port 0 picks a free one")
 	f.StringVar(&o.join, "join", "", "first use only: join the volume of `INVITE` instead of creating one")
 	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
+	f.StringVar(&o.promise, "consistency", closeToOpen, "`MODE`: close-to-open (what a call changed, others see once it returns) or eventual (wait for nobody)")
 	f.BoolVar(&o.daemon, "daemon", false, "return as soon as the node is usable, and log to DIR/log")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
@@ -49,10 +51,25 @@ func (o *nodeOptions) logger(w io.Writer) (hclog.Logger, error) {
 	return hclog.New(&hclog.LoggerOptions{Name: "forever", Level: level, Output: w, JSONFormat: o.logJSON}), nil
 }
 
+// What --consistency takes.
+const (
+	closeToOpen = "close-to-open"
+	eventual    = "eventual"
+)
+
+// check refuses values that no flag takes.
+func (o *nodeOptions) check() error {
+	if o.promise != closeToOpen && o.promise != eventual {
+		return &fail.Error{Kind: fail.Usage, Op: "consistency " + o.promise + " is unknown",
+			Next: "use " + closeToOpen + " or " + eventual}
+	}
+	return nil
+}
+
 // config returns the configuration of the node in dir.
 func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
-		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Logger: log,
+		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Eventual: o.promise == eventual, Logger: log,
 		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),
 	}
 }

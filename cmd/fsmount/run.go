@@ -19,6 +19,9 @@ func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOpt
 	if err != nil {
 		return err
 	}
+	if err := opts.check(); err != nil {
+		return err
+	}
 	log, err := opts.logger(g.err)
 	if err != nil {
 		return err

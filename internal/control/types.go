@@ -103,6 +103,10 @@ type Device struct {
 	Connected bool      `json:"connected"`
 	Addresses []string  `json:"addresses,omitempty"`
 	LastSeen  time.Time `json:"last_seen,omitzero"`
+	// Mount says whether the device's mount and this one see each other's changes at
+	// once: "connected" or "disconnected", since MountSince; empty if that was never tried.
+	Mount      string    `json:"mount,omitempty"`
+	MountSince time.Time `json:"mount_since,omitzero"`
 	// What of this node's data the device has not acknowledged yet.
 	MissingBatches uint64 `json:"missing_batches"`
 	MissingChunks  uint64 `json:"missing_chunks"`

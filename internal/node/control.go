@@ -92,8 +92,8 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 func deviceOf(d replica.DeviceStatus) control.Device {
 	return control.Device{
 		ID: cipher.DeviceID(d.ID).String(), Name: d.Name, Role: d.Role.String(), Self: d.Self, Connected: d.Connected,
-		Addresses: d.Addrs, LastSeen: d.LastSeen, MissingBatches: d.MissingBatches,
-		MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
+		Addresses: d.Addrs, LastSeen: d.LastSeen, Mount: d.Mount.String(), MountSince: d.MountSince,
+		MissingBatches: d.MissingBatches, MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
 	}
 }
 

@@ -33,6 +33,8 @@ type Config struct {
 	Listen string
 	// ReadOnly refuses changes from this node.
 	ReadOnly bool
+	// Eventual has nobody wait for other mounts: changes show there a moment later.
+	Eventual bool
 	// Name is what other devices show for this one; empty means the host name.
 	Name string
 	// Logger must not be nil.
@@ -71,6 +73,7 @@ type Node struct {
 	repl    *replica.Replica
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica
+	step    *inStep        // nil where nobody waits for anybody
 	server  *http.Server
 	mount   atomic.Pointer[mount]
 	refused refusals
@@ -179,6 +182,9 @@ func (n *Node) shutdown() error {
 	}
 	step("end control socket", n.closeControl)
 	step("unmount", n.unmount)
+	if n.step != nil {
+		n.step.leases.Leave()
+	}
 	if n.vol != nil {
 		step("flush the volume", n.vol.Close)
 	}

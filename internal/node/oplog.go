@@ -60,6 +60,9 @@ func (n *Node) deliver(env replica.Envelope) error {
 		n.refused.hold(env.Author, env.Seq, time.Now())
 	case err == nil:
 		n.refused.drop(env.Author)
+		if n.step != nil {
+			n.step.applied(env.Author, env.Seq)
+		}
 	}
 	if errors.Is(err, namespace.ErrNotReady) {
 		return fmt.Errorf("%w: %w", replica.ErrLater, err)

@@ -42,7 +42,13 @@ func (n *Node) openVolume() error {
 		return fmt.Errorf("open tree: %w", err)
 	}
 	fresh := tree.MaxLamport() == 0 && len(n.repl.Devices()) == 1
+	var peers volume.Peers
+	if !n.cfg.Eventual {
+		n.step = keepInStep(n.repl, author, tree)
+		peers = n.step
+	}
 	n.vol, err = volume.Open(volume.Config{
+		Peers:     peers,
 		Tree:      tree,
 		State:     n.state,
 		Chunks:    &chunks{store: n.store, peers: n.repl, log: n.log},
@@ -55,6 +61,9 @@ func (n *Node) openVolume() error {
 	})
 	if err != nil {
 		return fmt.Errorf("open volume: %w", err)
+	}
+	if n.step != nil {
+		n.step.vol = n.vol
 	}
 	after := map[replica.AuthorID]uint64{}
 	for a, seq := range n.vol.Vector() {

@@ -80,6 +80,7 @@ const (
 	Stream_KIND_LOG     Stream_Kind = 1
 	Stream_KIND_PUSH    Stream_Kind = 2
 	Stream_KIND_FETCH   Stream_Kind = 3
+	Stream_KIND_LEASE   Stream_Kind = 4
 )
 
 // Enum value maps for Stream_Kind.
@@ -89,12 +90,14 @@ var (
 		1: "KIND_LOG",
 		2: "KIND_PUSH",
 		3: "KIND_FETCH",
+		4: "KIND_LEASE",
 	}
 	Stream_Kind_value = map[string]int32{
 		"KIND_UNKNOWN": 0,
 		"KIND_LOG":     1,
 		"KIND_PUSH":    2,
 		"KIND_FETCH":   3,
+		"KIND_LEASE":   4,
 	}
 )
 
@@ -2332,6 +2335,196 @@ func (x *FetchReply) GetChunk() []byte {
 	return nil
 }
 
+// LeaseMessage travels both ways on the lease stream. Each side is the holder of
+// a lease from the other, and the granter of one to it.
+type LeaseMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`         // that the sender writes, 16 bytes; in the first message
+	Term          uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`      // of the sender's lease; 0: it holds none
+	Join          bool                   `protobuf:"varint,3,opt,name=join,proto3" json:"join,omitempty"`      // the term begins
+	Live          bool                   `protobuf:"varint,4,opt,name=live,proto3" json:"live,omitempty"`      // the sender watches the directories that log made after mark
+	On            bool                   `protobuf:"varint,5,opt,name=on,proto3" json:"on,omitempty"`          // the term is on
+	Stamp         int64                  `protobuf:"varint,6,opt,name=stamp,proto3" json:"stamp,omitempty"`    // the sender's clock, nanoseconds since any moment
+	Beat          bool                   `protobuf:"varint,7,opt,name=beat,proto3" json:"beat,omitempty"`      // stamp is to be said back at once
+	Drop          []byte                 `protobuf:"bytes,8,opt,name=drop,proto3" json:"drop,omitempty"`       // directories that are not watched any more, 16 bytes each
+	Ask           []byte                 `protobuf:"bytes,9,opt,name=ask,proto3" json:"ask,omitempty"`         // directories that are watched from now on, 16 bytes each
+	Number        uint64                 `protobuf:"varint,10,opt,name=number,proto3" json:"number,omitempty"` // of messages with an ask in this term
+	Mark          uint64                 `protobuf:"varint,11,opt,name=mark,proto3" json:"mark,omitempty"`
+	Applied       uint64                 `protobuf:"varint,12,opt,name=applied,proto3" json:"applied,omitempty"` // of the receiver's log
+	Granted       uint64                 `protobuf:"varint,13,opt,name=granted,proto3" json:"granted,omitempty"` // the receiver's term
+	Echo          int64                  `protobuf:"varint,14,opt,name=echo,proto3" json:"echo,omitempty"`       // the last stamp heard in it
+	Joined        bool                   `protobuf:"varint,15,opt,name=joined,proto3" json:"joined,omitempty"`   // it has begun here, after need
+	Need          []*Position            `protobuf:"bytes,16,rep,name=need,proto3" json:"need,omitempty"`
+	Told          uint64                 `protobuf:"varint,17,opt,name=told,proto3" json:"told,omitempty"`       // every ask up to this number counts
+	Upto          uint64                 `protobuf:"varint,18,opt,name=upto,proto3" json:"upto,omitempty"`       // how long log was after that
+	Revoked       uint64                 `protobuf:"varint,19,opt,name=revoked,proto3" json:"revoked,omitempty"` // a term that is not granted any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseMessage) Reset() {
+	*x = LeaseMessage{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseMessage) ProtoMessage() {}
+
+func (x *LeaseMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseMessage.ProtoReflect.Descriptor instead.
+func (*LeaseMessage) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *LeaseMessage) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *LeaseMessage) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetJoin() bool {
+	if x != nil {
+		return x.Join
+	}
+	return false
+}
+
+func (x *LeaseMessage) GetLive() bool {
+	if x != nil {
+		return x.Live
+	}
+	return false
+}
+
+func (x *LeaseMessage) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *LeaseMessage) GetStamp() int64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetBeat() bool {
+	if x != nil {
+		return x.Beat
+	}
+	return false
+}
+
+func (x *LeaseMessage) GetDrop() []byte {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
+}
+
+func (x *LeaseMessage) GetAsk() []byte {
+	if x != nil {
+		return x.Ask
+	}
+	return nil
+}
+
+func (x *LeaseMessage) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetMark() uint64 {
+	if x != nil {
+		return x.Mark
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetApplied() uint64 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetGranted() uint64 {
+	if x != nil {
+		return x.Granted
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetEcho() int64 {
+	if x != nil {
+		return x.Echo
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetJoined() bool {
+	if x != nil {
+		return x.Joined
+	}
+	return false
+}
+
+func (x *LeaseMessage) GetNeed() []*Position {
+	if x != nil {
+		return x.Need
+	}
+	return nil
+}
+
+func (x *LeaseMessage) GetTold() uint64 {
+	if x != nil {
+		return x.Told
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetUpto() uint64 {
+	if x != nil {
+		return x.Upto
+	}
+	return 0
+}
+
+func (x *LeaseMessage) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
 // PeerRecord is what a device remembers of another.
 type PeerRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2346,7 +2539,7 @@ type PeerRecord struct {
 
 func (x *PeerRecord) Reset() {
 	*x = PeerRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2551,7 @@ func (x *PeerRecord) String() string {
 func (*PeerRecord) ProtoMessage() {}
 
 func (x *PeerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2564,7 @@ func (x *PeerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRecord.ProtoReflect.Descriptor instead.
 func (*PeerRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PeerRecord) GetAddrs() []string {
@@ -2421,7 +2614,7 @@ type InviteRecord struct {
 
 func (x *InviteRecord) Reset() {
 	*x = InviteRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2433,7 +2626,7 @@ func (x *InviteRecord) String() string {
 func (*InviteRecord) ProtoMessage() {}
 
 func (x *InviteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2446,7 +2639,7 @@ func (x *InviteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRecord.ProtoReflect.Descriptor instead.
 func (*InviteRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *InviteRecord) GetRole() Role {
@@ -2482,7 +2675,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2494,7 +2687,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2507,7 +2700,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *HeadRecord) GetSeq() uint64 {
@@ -2647,15 +2840,17 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\x0e2\x15.forever.replica.RoleR\x04role\"5\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x81\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x01\n" +
 	"\x06Stream\x120\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"E\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"U\n" +
 	"\x04Kind\x12\x10\n" +
 	"\fKIND_UNKNOWN\x10\x00\x12\f\n" +
 	"\bKIND_LOG\x10\x01\x12\r\n" +
 	"\tKIND_PUSH\x10\x02\x12\x0e\n" +
 	"\n" +
-	"KIND_FETCH\x10\x03\"\xe1\x02\n" +
+	"KIND_FETCH\x10\x03\x12\x0e\n" +
+	"\n" +
+	"KIND_LEASE\x10\x04\"\xe1\x02\n" +
 	"\n" +
 	"LogMessage\x12,\n" +
 	"\x05state\x18\x01 \x01(\v2\x16.forever.replica.StateR\x05state\x121\n" +
@@ -2696,7 +2891,28 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\n" +
 	"FetchReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xa4\x01\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xb9\x03\n" +
+	"\fLeaseMessage\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04join\x18\x03 \x01(\bR\x04join\x12\x12\n" +
+	"\x04live\x18\x04 \x01(\bR\x04live\x12\x0e\n" +
+	"\x02on\x18\x05 \x01(\bR\x02on\x12\x14\n" +
+	"\x05stamp\x18\x06 \x01(\x03R\x05stamp\x12\x12\n" +
+	"\x04beat\x18\a \x01(\bR\x04beat\x12\x12\n" +
+	"\x04drop\x18\b \x01(\fR\x04drop\x12\x10\n" +
+	"\x03ask\x18\t \x01(\fR\x03ask\x12\x16\n" +
+	"\x06number\x18\n" +
+	" \x01(\x04R\x06number\x12\x12\n" +
+	"\x04mark\x18\v \x01(\x04R\x04mark\x12\x18\n" +
+	"\aapplied\x18\f \x01(\x04R\aapplied\x12\x18\n" +
+	"\agranted\x18\r \x01(\x04R\agranted\x12\x12\n" +
+	"\x04echo\x18\x0e \x01(\x03R\x04echo\x12\x16\n" +
+	"\x06joined\x18\x0f \x01(\bR\x06joined\x12-\n" +
+	"\x04need\x18\x10 \x03(\v2\x19.forever.replica.PositionR\x04need\x12\x12\n" +
+	"\x04told\x18\x11 \x01(\x04R\x04told\x12\x12\n" +
+	"\x04upto\x18\x12 \x01(\x04R\x04upto\x12\x18\n" +
+	"\arevoked\x18\x13 \x01(\x04R\arevoked\"\xa4\x01\n" +
 	"\n" +
 	"PeerRecord\x12\x14\n" +
 	"\x05addrs\x18\x01 \x03(\tR\x05addrs\x12\x1b\n" +
@@ -2731,7 +2947,7 @@ func file_replica_replicapb_replica_proto_rawDescGZIP() []byte {
 }
 
 var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_replica_replicapb_replica_proto_goTypes = []any{
 	(Role)(0),            // 0: forever.replica.Role
 	(Stream_Kind)(0),     // 1: forever.replica.Stream.Kind
@@ -2768,9 +2984,10 @@ var file_replica_replicapb_replica_proto_goTypes = []any{
 	(*Resume)(nil),       // 32: forever.replica.Resume
 	(*FetchRequest)(nil), // 33: forever.replica.FetchRequest
 	(*FetchReply)(nil),   // 34: forever.replica.FetchReply
-	(*PeerRecord)(nil),   // 35: forever.replica.PeerRecord
-	(*InviteRecord)(nil), // 36: forever.replica.InviteRecord
-	(*HeadRecord)(nil),   // 37: forever.replica.HeadRecord
+	(*LeaseMessage)(nil), // 35: forever.replica.LeaseMessage
+	(*PeerRecord)(nil),   // 36: forever.replica.PeerRecord
+	(*InviteRecord)(nil), // 37: forever.replica.InviteRecord
+	(*HeadRecord)(nil),   // 38: forever.replica.HeadRecord
 }
 var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	4,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
@@ -2806,13 +3023,14 @@ var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	18, // 30: forever.replica.State.have:type_name -> forever.replica.Position
 	30, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
 	32, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
-	18, // 33: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
-	0,  // 34: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	18, // 33: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
+	18, // 34: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
+	0,  // 35: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_replica_replicapb_replica_proto_init() }
@@ -2839,7 +3057,7 @@ func file_replica_replicapb_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_replicapb_replica_proto_rawDesc), len(file_replica_replicapb_replica_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,371 @@
+package accept
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/foreverfs/forever/internal/control"
+)
+
+// mountOf returns what n says of the mount of another node.
+func (n *node) mountOf(name string) control.Device {
+	n.t.Helper()
+	for _, d := range n.status().Devices {
+		if d.Name == name {
+			return d
+		}
+	}
+	n.t.Fatalf("the status of %s does not name %s", filepath.Base(n.mnt), name)
+	return control.Device{}
+}
+
+// inStep waits until two mounts are connected, as both see it, and returns since when.
+func inStep(t testing.TB, a, b *node) time.Time {
+	t.Helper()
+	nameA, nameB := a.deviceName(), b.deviceName()
+	var since time.Time
+	until(t, 20*time.Second, "mounts in step", func() bool {
+		of, back := a.mountOf(nameB), b.mountOf(nameA)
+		since = of.MountSince
+		if back.MountSince.After(since) {
+			since = back.MountSince
+		}
+		return of.Mount == "connected" && back.Mount == "connected"
+	})
+	return since
+}
+
+// steps runs rounds that must never see anything old, a changing and b looking, and
+// the other way round. A round that does is excused only if the mounts were cut off
+// from each other meanwhile, which may happen when nodes get no processor; not often.
+func steps(t *testing.T, a, b *node, what string, rounds int, round func(i int, by, at *node) error) {
+	t.Helper()
+	since := inStep(t, a, b)
+	lost := 0
+	var longest time.Duration
+	begin := time.Now()
+	for i := range rounds {
+		by, at := a, b
+		if i%2 == 1 {
+			by, at = b, a
+		}
+		start := time.Now()
+		err := round(i, by, at)
+		longest = max(longest, time.Since(start))
+		if err == nil {
+			continue
+		}
+		now := inStep(t, a, b)
+		if now.Equal(since) {
+			t.Fatalf("%s, round %d: %v, with the mounts in step since %v", what, i, err, since)
+		}
+		since = now
+		if lost++; lost > 3 {
+			t.Fatalf("%s, round %d: the mounts lose each other all the time", what, i)
+		}
+	}
+	t.Logf("%s: %d rounds, %v each, longest %v, connection lost %d times", what, rounds,
+		(time.Since(begin) / time.Duration(rounds)).Round(time.Microsecond), longest.Round(time.Millisecond), lost)
+}
+
+// TestCloseToOpen closes, makes, renames and removes on one mount and looks from the other at
+// once: with warm caches, never anything old.
+func TestCloseToOpen(t *testing.T) {
+	a, b := pair(t)
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	inStep(t, a, b)
+	t.Run("write", func(t *testing.T) { testWrites(t, a, b) })
+	t.Run("mkdir", func(t *testing.T) { testMkdirs(t, a, b) })
+	t.Run("rename", func(t *testing.T) { testRenames(t, a, b) })
+	t.Run("unlink", func(t *testing.T) { testUnlinks(t, a, b) })
+	t.Run("chmod", func(t *testing.T) { testChmods(t, a, b) })
+	t.Run("setxattr", func(t *testing.T) { testXattrs(t, a, b) })
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *node) in(names ...string) string {
+	return filepath.Join(append([]string{n.mnt, "d"}, names...)...)
+}
+
+func testWrites(t *testing.T, a, b *node) {
+	steps(t, a, b, "write, close, read", scale(500, 2000), func(i int, by, at *node) error {
+		want := bytes.Repeat(fmt.Appendf(nil, "round %d ", i), 1+i%700)
+		if err := os.WriteFile(by.in("f"), want, 0o644); err != nil {
+			return err
+		}
+		got, err := os.ReadFile(at.in("f"))
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(got, want) {
+			return fmt.Errorf("read %d bytes %.20q, want %d bytes %.20q", len(got), got, len(want), want)
+		}
+		info, err := os.Stat(at.in("f"))
+		if err == nil && info.Size() != int64(len(want)) {
+			err = fmt.Errorf("stat says %d bytes, want %d", info.Size(), len(want))
+		}
+		return err
+	})
+}
+
+// listed reports whether reading a directory shows a name.
+func listed(dir, name string) (bool, error) {
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		if e.Name() == name {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// seen checks that a name is there, or is not, for stat and for those who list.
+func seen(n *node, name string, want bool) error {
+	_, err := os.Lstat(n.in(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if (err == nil) != want {
+		return fmt.Errorf("stat of %s: %v, want there: %v", name, err, want)
+	}
+	got, err := listed(n.in(), name)
+	if err == nil && got != want {
+		err = fmt.Errorf("%s listed: %v, want %v", name, got, want)
+	}
+	return err
+}
+
+func testMkdirs(t *testing.T, a, b *node) {
+	steps(t, a, b, "mkdir", scale(200, 500), func(i int, by, at *node) error {
+		name := fmt.Sprintf("dir%d", i)
+		if err := seen(at, name, false); err != nil { // and the kernel remembers it
+			return err
+		}
+		if err := os.Mkdir(by.in(name), 0o755); err != nil {
+			return err
+		}
+		if err := seen(at, name, true); err != nil {
+			return err
+		}
+		if err := os.Mkdir(at.in(name, "inner"), 0o755); err != nil {
+			return err
+		}
+		if ok, err := listed(by.in(name), "inner"); err != nil || !ok {
+			return fmt.Errorf("inner directory: %v %v", ok, err)
+		}
+		return nil
+	})
+}
+
+func testRenames(t *testing.T, a, b *node) {
+	must(t, os.WriteFile(a.in("r0"), []byte("renamed"), 0o644))
+	must(t, seen(b, "r0", true))
+	steps(t, a, b, "rename", scale(200, 500), func(i int, by, at *node) error {
+		from, to := fmt.Sprintf("r%d", i), fmt.Sprintf("r%d", i+1)
+		if err := errors.Join(seen(at, from, true), seen(at, to, false)); err != nil {
+			return err
+		}
+		if err := os.Rename(by.in(from), by.in(to)); err != nil {
+			return err
+		}
+		return errors.Join(seen(at, from, false), seen(at, to, true))
+	})
+}
+
+func testUnlinks(t *testing.T, a, b *node) {
+	steps(t, a, b, "unlink", scale(200, 500), func(i int, by, at *node) error {
+		if err := os.WriteFile(by.in("u"), []byte{byte(i)}, 0o644); err != nil {
+			return err
+		}
+		if err := seen(at, "u", true); err != nil {
+			return err
+		}
+		if err := os.Remove(by.in("u")); err != nil {
+			return err
+		}
+		return seen(at, "u", false)
+	})
+}
+
+func testChmods(t *testing.T, a, b *node) {
+	must(t, os.WriteFile(a.in("m"), nil, 0o600))
+	steps(t, a, b, "chmod", scale(200, 500), func(i int, by, at *node) error {
+		if _, err := os.Stat(at.in("m")); err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o400 + i%0o400)
+		if err := os.Chmod(by.in("m"), mode); err != nil {
+			return err
+		}
+		info, err := os.Stat(at.in("m"))
+		if err == nil && info.Mode() != mode {
+			err = fmt.Errorf("mode %v, want %v", info.Mode(), mode)
+		}
+		return err
+	})
+}
+
+func testXattrs(t *testing.T, a, b *node) {
+	must(t, os.WriteFile(a.in("x"), nil, 0o600))
+	steps(t, a, b, "setxattr", scale(200, 500), func(i int, by, at *node) error {
+		want := fmt.Appendf(nil, "value %d", i)
+		if err := syscall.Setxattr(by.in("x"), "user.step", want, 0); err != nil {
+			return err
+		}
+		buf := make([]byte, 100)
+		n, err := syscall.Getxattr(at.in("x"), "user.step", buf)
+		if err == nil && !bytes.Equal(buf[:n], want) {
+			err = fmt.Errorf("value %q, want %q", buf[:n], want)
+		}
+		return err
+	})
+}
+
+// TestCrossing renames and makes files in one directory from two mounts at once.
+// Neither may stand still, and in the end both show the same.
+func TestCrossing(t *testing.T) {
+	a, b := pair(t)
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	inStep(t, a, b)
+	const files = 8
+	for i := range files {
+		must(t, os.WriteFile(a.in(fmt.Sprintf("f%d", i)), []byte("x"), 0o644))
+	}
+	rounds := scale(2500, 50000)
+	var wg sync.WaitGroup
+	for w, n := range []*node{a, b, a, b} {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			longest, err := cross(n, w, rounds/2, files)
+			if err != nil {
+				t.Errorf("worker %d: %v", w, err)
+			}
+			t.Logf("worker %d: longest call %v", w, longest.Round(time.Millisecond))
+			if longest > time.Second {
+				t.Errorf("worker %d: a call took %v", w, longest)
+			}
+		}()
+	}
+	wg.Wait()
+	sameTree(t, a, b)
+}
+
+// cross is one worker of TestCrossing: in turn it moves a file that others move too,
+// and makes and removes one of its own.
+func cross(n *node, worker, rounds, files int) (longest time.Duration, err error) {
+	call := func(fn func() error, allowed ...error) error {
+		start := time.Now()
+		err := fn()
+		longest = max(longest, time.Since(start))
+		for _, a := range allowed {
+			if errors.Is(err, a) {
+				return nil
+			}
+		}
+		return err
+	}
+	for i := range rounds {
+		from, to := fmt.Sprintf("f%d", (i+worker)%files), fmt.Sprintf("f%d", (i*5+worker*3+1)%files)
+		if err := call(func() error { return os.Rename(n.in(from), n.in(to)) }, fs.ErrNotExist); err != nil {
+			return longest, err
+		}
+		own := n.in(fmt.Sprintf("w%d-%d", worker, i%100))
+		if err := call(func() error { return os.WriteFile(own, []byte("y"), 0o644) }); err != nil {
+			return longest, err
+		}
+		if i%3 == 0 {
+			if err := call(func() error { return os.Remove(own) }); err != nil {
+				return longest, err
+			}
+		}
+	}
+	return longest, nil
+}
+
+// sameTree waits until both mounts show the same names and contents.
+func sameTree(t *testing.T, a, b *node) {
+	t.Helper()
+	var one, other string
+	until(t, 20*time.Second, "the same on both mounts", func() bool {
+		one, other = content(t, a.in()), content(t, b.in())
+		return one == other
+	})
+}
+
+func content(t *testing.T, dir string) string {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	must(t, err)
+	var out strings.Builder
+	for _, e := range list {
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil && !errors.Is(err, syscall.EISDIR) {
+			data = []byte(err.Error())
+		}
+		fmt.Fprintf(&out, "%s %q\n", e.Name(), data)
+	}
+	return out.String()
+}
+
+// TestFrozenPeer stops one node's process. The other waits for it once, and both say
+// that they were cut off from each other.
+func TestFrozenPeer(t *testing.T) {
+	a, b := pair(t)
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	before := inStep(t, a, b)
+	must(t, os.WriteFile(b.in("f"), []byte("before"), 0o644))
+	_, err := os.ReadFile(a.in("f"))
+	must(t, err)
+	nameA, nameB := a.deviceName(), b.deviceName()
+
+	must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
+	thaw := sync.OnceFunc(func() { _ = b.cmd.Process.Signal(syscall.SIGCONT) })
+	t.Cleanup(thaw)
+	var stalls []time.Duration
+	for i := range 200 {
+		d := timed(func() { must(t, os.WriteFile(a.in("f"), fmt.Appendf(nil, "frozen %d", i), 0o644)) })
+		if d > 100*time.Millisecond {
+			stalls = append(stalls, d.Round(time.Millisecond))
+		}
+	}
+	t.Logf("calls that took over 100 ms: %v", stalls)
+	var sum time.Duration
+	for _, d := range stalls {
+		sum += d
+	}
+	if len(stalls) > 1 || sum > time.Second {
+		t.Errorf("a frozen peer held up the writer: %v", stalls)
+	}
+	if got := a.mountOf(nameB); got.Mount != "disconnected" {
+		t.Errorf("with the peer frozen its mount is %q", got.Mount)
+	}
+	thaw()
+	after := inStep(t, a, b)
+	if back := b.mountOf(nameA); !after.After(before) || !back.MountSince.After(before) {
+		t.Errorf("the frozen side never knew: in step since %v, before since %v", back.MountSince, before)
+	}
+	got, err := os.ReadFile(b.in("f"))
+	if err != nil || string(got) != "frozen 199" {
+		t.Errorf("after the thaw: %q %v", got, err)
+	}
+	must(t, os.WriteFile(a.in("f"), []byte("after"), 0o644))
+	if got, err := os.ReadFile(b.in("f")); err != nil || string(got) != "after" {
+		t.Errorf("in step again: %q %v", got, err)
+	}
+}

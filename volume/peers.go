@@ -1,0 +1,269 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/foreverfs/forever/namespace"
+)
+
+// Peers keeps this mount in step with connected ones. Directories are watched by
+// mounts: what they show depends on them.
+type Peers interface {
+	// Alone reports that no mount is connected; then the other methods need not be called.
+	Alone() bool
+	// Observe returns when all that connected mounts reported as done in
+	// directories is applied here, and has them watched. It waits a bounded time, and calls
+	// before first if it has to wait.
+	Observe(ctx context.Context, dirs []namespace.Watched, before func())
+	// Covered reports whether the notifier will be called before a change in
+	// directories, or of files in them, is reported as done.
+	Covered(dirs []namespace.Watched) bool
+	// Watched reports whether a connected mount watches one of some directories.
+	Watched(dirs []namespace.Watched) bool
+	// Await returns when the mounts that watch one of some directories have applied
+	// the log up to batch seq. It waits a bounded time, and calls before first if it has to wait.
+	Await(ctx context.Context, seq uint64, dirs []namespace.Watched, before func())
+}
+
+// alone is the Peers of a mount that waits for nobody.
+type alone struct{}
+
+var _ Peers = alone{}
+
+func (alone) Alone() bool                                                { return true }
+func (alone) Observe(context.Context, []namespace.Watched, func())       {}
+func (alone) Covered([]namespace.Watched) bool                           { return true }
+func (alone) Watched([]namespace.Watched) bool                           { return false }
+func (alone) Await(context.Context, uint64, []namespace.Watched, func()) {}
+
+// beforeWait is the key of what WithBeforeWait adds to a context.
+type beforeWait struct{}
+
+// WithBeforeWait has operations call fn before they wait for other mounts.
+func WithBeforeWait(ctx context.Context, fn func()) context.Context {
+	return context.WithValue(ctx, beforeWait{}, fn)
+}
+
+func before(ctx context.Context) func() {
+	if fn, ok := ctx.Value(beforeWait{}).(func()); ok {
+		return fn
+	}
+	return func() {}
+}
+
+// watchedPlaces is how many names of a file are watched. One would do: who
+// changes the file asks in all of its directories who watches.
+const watchedPlaces = 4
+
+// Alone reports that no other mount is connected: nothing waits, and kernel caches need not
+// follow within bounded time.
+func (v *Volume) Alone() bool { return v.cfg.Peers.Alone() }
+
+// Shared reports whether other mounts may be connected one day.
+func (v *Volume) Shared() bool {
+	_, alone := v.cfg.Peers.(alone)
+	return !alone
+}
+
+// observe sees to it that what is read of inodes next is what connected mounts made of them.
+func (v *Volume) observe(ctx context.Context, list ...*inode) {
+	if v.cfg.Peers.Alone() {
+		return
+	}
+	ids := make([]namespace.NodeID, 0, len(list))
+	for _, in := range list {
+		ids = append(ids, in.id)
+	}
+	v.observeNodes(ctx, ids...)
+}
+
+// observeNodes is observe for nodes.
+func (v *Volume) observeNodes(ctx context.Context, ids ...namespace.NodeID) {
+	if v.cfg.Peers.Alone() {
+		return
+	}
+	if dirs := v.watch(watchedPlaces, ids...); len(dirs) > 0 {
+		v.cfg.Peers.Observe(ctx, dirs, before(ctx))
+	}
+}
+
+// ObserveEntries sees to it that what is read next of what entries name is what
+// connected mounts made of it: with one question for all of them.
+func (v *Volume) ObserveEntries(ctx context.Context, list []DirEntry) {
+	if v.cfg.Peers.Alone() {
+		return
+	}
+	ids := make([]namespace.NodeID, 0, len(list))
+	for i := range list {
+		if list[i].id != (namespace.NodeID{}) {
+			ids = append(ids, list[i].id)
+		}
+	}
+	v.observeNodes(ctx, ids...)
+}
+
+// watch returns the directories that nodes depend on.
+func (v *Volume) watch(places int, ids ...namespace.NodeID) []namespace.Watched {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	var out []namespace.Watched
+	for _, id := range ids {
+		dirs, err := v.cfg.Tree.Watch(id, places)
+		if err != nil && !errors.Is(err, namespace.ErrNotExist) {
+			v.log.Error("cannot tell which directories a node depends on", "node", id, "error", err)
+		}
+		for _, d := range dirs {
+			if !slices.Contains(out, d) {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+// Covered reports whether a kernel may keep what it is told of an inode now: of a
+// directory its names and attributes, of anything else its attributes.
+func (v *Volume) Covered(ino uint64) bool {
+	if v.cfg.Peers.Alone() {
+		return true
+	}
+	in, err := v.acquire(ino)
+	if err != nil {
+		return false
+	}
+	defer v.release(in)
+	return v.cfg.Peers.Covered(v.watch(watchedPlaces, in.id))
+}
+
+// announce waits until the connected mounts that watch what a change of nodes is seen in
+// have applied it. The change is in the tree, and no lock is held.
+func (v *Volume) announce(ctx context.Context, ids ...namespace.NodeID) {
+	if v.cfg.Peers.Alone() {
+		return
+	}
+	dirs := v.watch(0, ids...)
+	if !v.cfg.Peers.Watched(dirs) {
+		return
+	}
+	seq, err := v.cutBatch()
+	if err != nil { // the batcher tries again
+		v.log.Error("cannot publish a change that others wait for", "error", err)
+		return
+	}
+	v.cfg.Peers.Await(ctx, seq, dirs, before(ctx))
+}
+
+// announceContent is announce for a file that was closed: its content enters the tree
+// first if somebody watches it.
+func (v *Volume) announceContent(ctx context.Context, in *inode) error {
+	if v.cfg.Peers.Alone() || !v.cfg.Peers.Watched(v.watch(0, in.id)) {
+		return nil
+	}
+	// Whoever begins to watch from here on has the queue committed first; see Publish.
+	if err := v.commitQueue(ctx); err != nil {
+		return err
+	}
+	v.announce(ctx, in.id)
+	return nil
+}
+
+// Publish puts everything that was reported as done into the log, closed files
+// included, and returns how many batches that has. With vector it also returns
+// how many batches of every author are applied.
+func (v *Volume) Publish(ctx context.Context, vector bool) (seq uint64, applied map[namespace.AuthorID]uint64, err error) {
+	if err := v.commitQueue(ctx); err != nil {
+		return 0, nil, err
+	}
+	if seq, err = v.cutBatch(); err == nil && vector {
+		applied = v.Vector()
+	}
+	return seq, applied, err
+}
+
+// Settled calls fn when the kernel has been told of all that was delivered so far.
+// It does not wait.
+func (v *Volume) Settled(fn func()) {
+	if n := v.toNotify(); n != nil {
+		n.Settle(false, fn)
+		return
+	}
+	fn()
+}
+
+func (v *Volume) toNotify() Notifier {
+	v.notifyMu.Lock()
+	defer v.notifyMu.Unlock()
+	return v.notifier
+}
+
+// ForgetAll has the kernel forget all names and attributes, and then calls done. It does not wait.
+func (v *Volume) ForgetAll(done func()) {
+	n := v.toNotify()
+	if n == nil {
+		done()
+		return
+	}
+	for _, ino := range v.inKernel() {
+		n.InvalidateAttr(ino)
+	}
+	n.Settle(true, done)
+}
+
+// inKernel returns the numbers of the inodes that the kernel knows.
+func (v *Volume) inKernel() []uint64 {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := []uint64{RootIno}
+	for ino, in := range v.inodes {
+		if in.refs > 0 {
+			list = append(list, ino)
+		}
+	}
+	return list
+}
+
+// InKernel reports whether the kernel knows an inode, or is about to.
+func (v *Volume) InKernel(ino uint64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	in := v.inodes[ino]
+	return ino == RootIno || in != nil && in.refs > 0
+}
+
+// ForgetDirs has the kernel forget what it knows of directories and of what is in
+// them, and then calls done with those that it may go on knowing: unless force is
+// set, those that it uses. It does not wait.
+func (v *Volume) ForgetDirs(list []namespace.NodeID, force bool, done func(kept []namespace.NodeID)) {
+	if force {
+		v.ForgetAll(func() { done(nil) })
+		return
+	}
+	var kept []namespace.NodeID
+	for _, id := range list {
+		if v.used(id) {
+			kept = append(kept, id)
+		}
+	}
+	v.Settled(func() { done(kept) })
+}
+
+// used reports whether the kernel knows a directory, or one that is shown as one with it. If it
+// does not, it knows nothing in it either.
+func (v *Volume) used(id namespace.NodeID) bool {
+	for _, w := range v.watch(1, id) {
+		in := v.known(w.Dir)
+		if in == nil {
+			continue
+		}
+		v.mu.Lock()
+		used := in.refs > 0 || in.ino == RootIno
+		v.mu.Unlock()
+		v.release(in)
+		if used {
+			return true
+		}
+	}
+	return false
+}
