@@ -3,7 +3,6 @@ package fusefs
 import (
 	"bytes"
 	"syscall"
-	"time"
 
 	"bazil.org/fuse"
 
@@ -52,6 +51,7 @@ func (c *call) readdir(r *fuse.ReadRequest) error {
 	if d == nil {
 		return syscall.EBADF
 	}
+	c.s.notes.taken(r.Handle)
 	msg, entries, err := c.listing(d, uint64(r.Offset), r.Size, meanDirent)
 	if err != nil {
 		return err
@@ -81,6 +81,7 @@ func (c *call) readdirplus(*fuse.UnrecognizedRequest) error {
 	if d == nil {
 		return syscall.EBADF
 	}
+	c.s.notes.taken(fuse.HandleID(handle))
 	msg, entries, err := c.listing(d, cookie, size, entryOutSize+meanDirent)
 	if err != nil {
 		return err
@@ -99,7 +100,9 @@ func (c *call) readdirplus(*fuse.UnrecognizedRequest) error {
 			}
 			n += size
 		}
-		c.s.notes.listed.Store(time.Now().UnixNano())
+		if n > outHeaderSize {
+			c.s.notes.listed(fuse.HandleID(handle))
+		}
 		err = c.send(msg[:n])
 	})
 	if err != nil {

@@ -185,6 +185,7 @@ func (c *call) fsync(r *fuse.FsyncRequest) error {
 
 func (c *call) release(r *fuse.ReleaseRequest) error {
 	if r.Dir {
+		c.s.notes.taken(r.Handle)
 		if d := c.s.dirs.remove(r.Handle); d != nil {
 			d.Release()
 		}

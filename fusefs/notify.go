@@ -28,7 +28,39 @@ type notes struct {
 	epochs  bool          // the kernel knows epochs; set before start
 	stopped bool          // nobody is told any more
 
-	listed atomic.Int64 // when the last READDIRPLUS was answered, in Unix nanoseconds
+	// listings has when READDIRPLUS was last answered on open directories, as long as no later
+	// request shows that the kernel has taken in the answer.
+	listings map[fuse.HandleID]time.Time
+}
+
+// listed notes an answer to READDIRPLUS. It is called while that is written.
+func (n *notes) listed(h fuse.HandleID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.listings[h] = time.Now()
+}
+
+// taken notes that the kernel is done with what was listed on a handle.
+func (n *notes) taken(h fuse.HandleID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.listings, h)
+}
+
+// listing reports whether the kernel may be at an answer to READDIRPLUS. Who reads on
+// after a long time has taken in what came before.
+func (n *notes) listing() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	found := false
+	for h, at := range n.listings {
+		if time.Since(at) < 5*echoDelay {
+			found = true
+		} else {
+			delete(n.listings, h)
+		}
+	}
+	return found
 }
 
 // echoDelay is when something is told again that may have reached the kernel
@@ -62,7 +94,7 @@ func (p *pending) addInode(ino uint64) {
 }
 
 func newNotes() *notes {
-	return &notes{wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
+	return &notes{listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
 }
 
 // InvalidateAttr has the kernel ask again for the attributes of an inode.
@@ -221,7 +253,7 @@ func (n *notes) tellQuick(s *Server) {
 	if p.epoch || p.echoEpoch {
 		_ = s.incEpoch()
 		// The kernel gives names from READDIRPLUS the epoch at which it enters them.
-		again.echoEpoch = p.epoch && time.Since(time.Unix(0, n.listed.Load())) < 5*echoDelay
+		again.echoEpoch = p.epoch && n.listing()
 	}
 	for ino := range p.inodes {
 		if err := s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0); err != nil && s.vol.InKernel(ino) {
