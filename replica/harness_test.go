@@ -140,6 +140,7 @@ type testNode struct {
 	kv     kv.DB
 	store  *memStore
 	edit   func(*Config)
+	before func() // called before the replica serves
 	starts byte
 
 	*Replica
@@ -229,6 +230,9 @@ func (n *testNode) start() *testNode {
 	n.Replica = r
 	n.starts++
 	n.author = AuthorOf(n.id(), [8]byte{n.starts})
+	if n.before != nil {
+		n.before()
+	}
 	if _, err := r.Listen(); err != nil {
 		n.t.Fatal(err)
 	}
