@@ -1,0 +1,288 @@
+package volume
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/foreverfs/forever/namespace"
+)
+
+// fakePeers are peers of whom one watches some directories. It notes what
+// it is asked.
+type fakePeers struct {
+	mu       sync.Mutex
+	alone    bool
+	watched  []namespace.NodeID // by the peer
+	observed []namespace.NodeID
+	awaited  []wait
+	onAwait  func(seq uint64)
+}
+
+type wait struct {
+	seq  uint64
+	dirs []namespace.NodeID
+}
+
+var _ Peers = (*fakePeers)(nil)
+
+func dirIDs(dirs []namespace.Watched) []namespace.NodeID {
+	var out []namespace.NodeID
+	for _, d := range dirs {
+		out = append(out, d.Dir)
+	}
+	return out
+}
+
+func (p *fakePeers) Alone() bool { return p.alone }
+
+func (p *fakePeers) Observe(_ context.Context, dirs []namespace.Watched, _ func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range dirIDs(dirs) {
+		if !slices.Contains(p.observed, id) {
+			p.observed = append(p.observed, id)
+		}
+	}
+}
+
+func (p *fakePeers) Covered(dirs []namespace.Watched) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range dirIDs(dirs) {
+		if !slices.Contains(p.observed, id) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *fakePeers) Watched(dirs []namespace.Watched) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(dirIDs(dirs), func(id namespace.NodeID) bool { return slices.Contains(p.watched, id) })
+}
+
+func (p *fakePeers) Await(_ context.Context, seq uint64, dirs []namespace.Watched, before func()) {
+	before()
+	p.mu.Lock()
+	fn := p.onAwait
+	p.awaited = append(p.awaited, wait{seq, dirIDs(dirs)})
+	p.mu.Unlock()
+	if fn != nil {
+		fn(seq)
+	}
+}
+
+// take returns the waits since the last call.
+func (p *fakePeers) take() []wait {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.awaited
+	p.awaited = nil
+	return list
+}
+
+// peered starts a volume in which a peer watches the root directory.
+func peered(t *testing.T) (*rig, *fakePeers) {
+	p := &fakePeers{watched: []namespace.NodeID{namespace.Root}}
+	return newRig(t, 1, func(c *Config) { c.Peers = p }), p
+}
+
+// TestEveryChangeIsAnnounced makes each kind of change in a watched directory, and
+// expects it to be in the log when it is waited for.
+func TestEveryChangeIsAnnounced(t *testing.T) {
+	r, p := peered(t)
+	ctx := context.Background()
+	h := r.create("f")
+	p.take()
+	changes := []struct {
+		name string
+		do   func() error
+	}{
+		{"mkdir", func() error { _, err := r.Mkdir(ctx, Caller{}, RootIno, "d", 0o755); return err }},
+		{"mknod", func() error { _, err := r.Mknod(ctx, Caller{}, RootIno, "n", 0o644, 0); return err }},
+		{"symlink", func() error { _, err := r.Symlink(ctx, Caller{}, RootIno, "s", "f"); return err }},
+		{"link", func() error { _, err := r.Link(ctx, h.Ino(), RootIno, "l"); return err }},
+		{"rename", func() error { return r.Rename(ctx, RootIno, "l", RootIno, "m", 0) }},
+		{"chmod", func() error {
+			_, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetMode, Mode: 0o600})
+			return err
+		}},
+		{"truncate", func() error {
+			_, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetMode | SetSize, Size: 9})
+			return err
+		}},
+		{"setxattr", func() error { return r.Setxattr(ctx, h.Ino(), "user.a", []byte("b"), 0) }},
+		{"removexattr", func() error { return r.Removexattr(ctx, h.Ino(), "user.a") }},
+		{"close", func() error {
+			r.write(h, "content", 0)
+			return h.Flush(ctx)
+		}},
+		{"close of much", func() error {
+			r.write(h, string(make([]byte, 300<<10)), 0)
+			return h.Flush(ctx)
+		}},
+		{"unlink", func() error { return r.Unlink(ctx, RootIno, "f") }},
+		{"rmdir", func() error { return r.Rmdir(ctx, RootIno, "d") }},
+	}
+	for _, c := range changes {
+		batches := len(r.log.all())
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		got := p.take()
+		if len(got) == 0 || !slices.Contains(got[0].dirs, namespace.Root) {
+			t.Errorf("%s: waited for %v", c.name, got)
+			continue
+		}
+		if seq := got[len(got)-1].seq; seq <= uint64(batches) || seq > uint64(len(r.log.all())) {
+			t.Errorf("%s: waited for batch %d; there were %d batches, now %d", c.name, seq, batches, len(r.log.all()))
+		}
+	}
+}
+
+// TestCloseIsInTheLogWhenAnnounced delivers what was announced to another volume: the
+// content of a large file must be there.
+func TestCloseIsInTheLogWhenAnnounced(t *testing.T) {
+	r, p := peered(t)
+	other := newRig(t, 2, nil)
+	h := r.create("f")
+	data := string(make([]byte, 1<<20)) + "end"
+	r.write(h, data, 0)
+	var got string
+	p.onAwait = func(uint64) {
+		other.chunks.addAll(r.chunks.all())
+		give(r, other)
+		got = other.content("f")
+	}
+	if err := h.Flush(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got != data {
+		t.Errorf("who was waited for sees %d bytes", len(got))
+	}
+}
+
+func TestNobodyWatchesNobodyWaits(t *testing.T) {
+	r, p := peered(t)
+	ctx := context.Background()
+	d, err := r.Mkdir(ctx, Caller{}, RootIno, "d", 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.take()
+	_, h, err := r.Create(ctx, Caller{}, d.Ino, "f", 0o644, syscall.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Release()
+	r.write(h, string(make([]byte, 300<<10)), 0)
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.take(); got != nil {
+		t.Errorf("waited: %v", got)
+	}
+	// A second name in a watched directory is where others see the file.
+	if _, err := r.Link(ctx, h.Ino(), RootIno, "l"); err != nil {
+		t.Fatal(err)
+	}
+	p.take()
+	r.write(h, "more", 0)
+	if err := h.Flush(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.take(); len(got) != 1 {
+		t.Errorf("written through the name that nobody watches: waited %v", got)
+	}
+}
+
+// TestReadsObserve reads in each way, and expects what it depends on to be observed first.
+func TestReadsObserve(t *testing.T) {
+	r, p := peered(t)
+	ctx := context.Background()
+	d, err := r.Mkdir(ctx, Caller{}, RootIno, "d", 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, h, err := r.Create(ctx, Caller{}, d.Ino, "f", 0o644, syscall.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Release()
+	s, err := r.Symlink(ctx, Caller{}, d.Ino, "s", "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := r.cfg.Tree.NodeByIno(d.Ino)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads := map[string]func() error{
+		"lookup":       func() error { _, err := r.Lookup(ctx, d.Ino, "f"); return err },
+		"getattr":      func() error { _, err := r.Getattr(ctx, f.Ino); return err },
+		"getattr dir":  func() error { _, err := r.Getattr(ctx, d.Ino); return err },
+		"lookup dir":   func() error { _, err := r.Lookup(ctx, RootIno, "d"); return err },
+		"readlink":     func() error { _, err := r.Readlink(ctx, s.Ino); return err },
+		"listxattr":    func() error { _, err := r.Listxattr(ctx, f.Ino); return err },
+		"open":         func() error { h, err := r.Open(ctx, f.Ino, 0); h.Release(); return err },
+		"opendir":      func() error { h, err := r.OpenDir(ctx, d.Ino); h.Release(); return err },
+		"entries":      func() error { return observeRoot(r) },
+		"no such name": func() error { _, _ = r.Lookup(ctx, d.Ino, "none"); return nil },
+	}
+	for name, read := range reads {
+		p.observed = nil
+		if err := read(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if !slices.Contains(p.observed, w.ID) {
+			t.Errorf("%s observed %v", name, p.observed)
+		}
+	}
+}
+
+func observeRoot(r *rig) error {
+	h, err := r.OpenDir(context.Background(), RootIno)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	list, err := h.Read(0, 10)
+	r.ObserveEntries(context.Background(), list)
+	return err
+}
+
+// TestForgetDirsKeepsWhatTheKernelUses gives back two directories of which the kernel knows one.
+func TestForgetDirsKeepsWhatTheKernelUses(t *testing.T) {
+	r, _ := peered(t)
+	ctx := context.Background()
+	var ids []namespace.NodeID
+	for _, name := range []string{"known", "unknown"} {
+		a, err := r.Mkdir(ctx, Caller{}, RootIno, name, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := r.cfg.Tree.NodeByIno(a.Ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, n.ID)
+		if name == "unknown" {
+			r.Forget(a.Ino, 1)
+		}
+	}
+	var kept []namespace.NodeID
+	r.ForgetDirs(ids, false, func(list []namespace.NodeID) { kept = list })
+	if diff := cmp.Diff(ids[:1], kept); diff != "" {
+		t.Error(diff)
+	}
+	r.ForgetDirs(ids, true, func(list []namespace.NodeID) { kept = list })
+	if len(kept) > 0 {
+		t.Errorf("kept %v although it was to be forgotten", kept)
+	}
+}
