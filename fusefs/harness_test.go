@@ -154,7 +154,7 @@ type rig struct {
 var authors atomic.Int32
 
 // newVolume starts a volume without mounting it.
-func newVolume(t testing.TB, chunks *memChunks) *rig {
+func newVolume(t testing.TB, chunks *memChunks, change ...func(*volume.Config)) *rig {
 	t.Helper()
 	if chunks == nil {
 		chunks = &memChunks{chunks: map[chunk.ID][]byte{}}
@@ -165,10 +165,14 @@ func newVolume(t testing.TB, chunks *memChunks) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.vol, err = volume.Open(volume.Config{
+	cfg := volume.Config{
 		Tree: tree, State: state, Chunks: chunks, Sealer: clearSealer{}, Log: r.log, CacheSize: 1 << 20,
 		BatchDelay: time.Millisecond, DiskUsage: func() (uint64, uint64, error) { return 1 << 40, 1 << 39, nil },
-	})
+	}
+	for _, fn := range change {
+		fn(&cfg)
+	}
+	r.vol, err = volume.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
