@@ -369,3 +369,41 @@ func TestFrozenPeer(t *testing.T) {
 		t.Errorf("in step again: %q %v", got, err)
 	}
 }
+
+// TestCutOff pulls the cable between two mounts in a way that nobody is told of. A writer waits
+// once, and each side comes to know that it is cut off.
+func TestCutOff(t *testing.T) {
+	fsmount(t)
+	l := newLAN(t, 2)
+	a := l.newNode(0, "")
+	b := l.newNode(1, strings.TrimSpace(a.command("invite")))
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	inStep(t, a, b)
+	nameA, nameB := a.deviceName(), b.deviceName()
+	must(t, os.WriteFile(a.in("f"), []byte("before"), 0o644))
+	_, err := os.ReadFile(b.in("f"))
+	must(t, err)
+
+	l.cut(1, pullSilent)
+	var stalls []time.Duration
+	for i := range 100 {
+		if d := timed(func() { must(t, os.WriteFile(a.in("f"), fmt.Appendf(nil, "%d", i), 0o644)) }); d > 100*time.Millisecond {
+			stalls = append(stalls, d.Round(time.Millisecond))
+		}
+	}
+	t.Logf("calls that took over 100 ms: %v", stalls)
+	if len(stalls) > 1 || len(stalls) == 1 && stalls[0] > time.Second {
+		t.Errorf("a peer that was cut off held up the writer: %v", stalls)
+	}
+	for n, peer := range map[*node]string{a: nameB, b: nameA} {
+		if got := n.mountOf(peer); got.Mount != "disconnected" {
+			t.Errorf("cut off, %s says that the mount of %s is %q", filepath.Base(n.mnt), peer, got.Mount)
+		}
+	}
+	l.join(1)
+	inStep(t, a, b)
+	must(t, os.WriteFile(a.in("f"), []byte("after"), 0o644))
+	if got, err := os.ReadFile(b.in("f")); err != nil || string(got) != "after" {
+		t.Errorf("in step again: %q %v", got, err)
+	}
+}

@@ -1,0 +1,146 @@
+package accept
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// slowLink is a TCP proxy through which everything takes a while, in either direction.
+type slowLink struct {
+	l     net.Listener
+	to    string
+	delay time.Duration
+	wg    sync.WaitGroup
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newSlowLink(t testing.TB, to string, delay time.Duration) *slowLink {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	s := &slowLink{l: l, to: to, delay: delay}
+	s.wg.Add(1)
+	go s.serve()
+	t.Cleanup(func() {
+		_ = l.Close()
+		s.mu.Lock()
+		for _, c := range s.conns {
+			_ = c.Close()
+		}
+		s.mu.Unlock()
+		s.wg.Wait()
+	})
+	return s
+}
+
+func (s *slowLink) serve() {
+	defer s.wg.Done()
+	for {
+		in, err := s.l.Accept()
+		if err != nil {
+			return
+		}
+		out, err := net.Dial("tcp", s.to)
+		if err != nil {
+			_ = in.Close()
+			continue
+		}
+		s.mu.Lock()
+		s.conns = append(s.conns, in, out)
+		s.mu.Unlock()
+		s.wg.Add(2)
+		go s.pipe(in, out)
+		go s.pipe(out, in)
+	}
+}
+
+// late is something on its way, and when it arrives.
+type late struct {
+	at   time.Time
+	data []byte
+}
+
+func (s *slowLink) pipe(dst, src net.Conn) {
+	defer s.wg.Done()
+	way := make(chan late, 1<<16)
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		defer dst.Close()
+		for l := range way {
+			time.Sleep(time.Until(l.at)) // the delay is what this is for
+			if _, err := dst.Write(l.data); err != nil {
+				_ = src.Close()
+				_, _ = io.Copy(io.Discard, src)
+			}
+		}
+	}()
+	defer close(way)
+	for {
+		buf := make([]byte, 32<<10)
+		n, err := src.Read(buf)
+		if n > 0 {
+			way <- late{time.Now().Add(s.delay), buf[:n]}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// TestUnpackOverSlowLink fills a fresh directory on one of two mounts with a slow link
+// between them. Nobody else looks there, so nothing waits for the link; but what
+// the other mount does look at does.
+func TestUnpackOverSlowLink(t *testing.T) {
+	const delay = 40 * time.Millisecond
+	a := newNode(t, "a", "")
+	local := timed(func() { unpack(t, filepath.Join(a.mnt, "local")) })
+	link := newSlowLink(t, a.listen, delay)
+	b := newNode(t, "b", strings.TrimSpace(a.command("invite", "--addr", link.l.Addr().String())))
+	inStep(t, a, b)
+	if d := timed(func() { _, _ = os.ReadDir(b.mnt) }); d < 2*delay {
+		t.Fatalf("the first look into a directory took %v: the link is not in between", d)
+	}
+	begun := filepath.Join(a.mnt, "fresh")
+	if d := timed(func() { must(t, os.Mkdir(begun, 0o755)) }); d < 2*delay || d > time.Second {
+		t.Errorf("mkdir in a directory that the other mount watches took %v", d)
+	}
+	slow := timed(func() { unpack(t, begun) })
+	t.Logf("unpacked alone in %v, beside a mount that is %v away in %v", local, 2*delay, slow)
+	if slow > 3*local+2*time.Second {
+		t.Errorf("unpacking took %v, alone it took %v", slow, local)
+	}
+	for i := range unpacked {
+		name := unpackedName(i)
+		got, err := os.ReadFile(filepath.Join(b.mnt, "fresh", name))
+		if err != nil || string(got) != name {
+			t.Fatalf("on the other mount %s is %q, %v", name, got, err)
+		}
+	}
+}
+
+// unpacked is how many files unpack makes.
+const unpacked = 400
+
+func unpackedName(i int) string { return fmt.Sprintf("dir%d/file%d", i%100, i) }
+
+// unpack does what tar does, in a directory that it makes if need be.
+func unpack(t testing.TB, dir string) {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o755))
+	for i := range unpacked {
+		name := filepath.Join(dir, unpackedName(i))
+		must(t, os.MkdirAll(filepath.Dir(name), 0o755))
+		must(t, os.WriteFile(name, []byte(unpackedName(i)), 0o600))
+		must(t, os.Chmod(name, 0o644))
+		must(t, os.Chtimes(name, time.Unix(1e9, 0), time.Unix(1e9, 0)))
+	}
+}
