@@ -97,7 +97,7 @@ func (m *Machine) current(p *peer, d *Dir) bool {
 		return true
 	}
 	w := m.dirs[d.ID]
-	if w == nil {
+	if w == nil || m.now >= p.hold.until { // it has ended, which the next Step finds out
 		return false
 	}
 	h := w.at(p)
