@@ -151,7 +151,7 @@ func (l *Leases) carryOut(effects []lease.Effect) {
 		case lease.Publish:
 			l.publish(f.Vector)
 		case lease.Flush:
-			l.mount.Forget(func() { _ = l.step(lease.Flushed{Token: f.Token}) })
+			l.mount.Forget(func() { _ = l.step(lease.Flushed(f)) })
 		case lease.Drop:
 			l.mount.ForgetDirs(f.Dirs, f.Force, func(kept [][16]byte) {
 				_ = l.step(lease.Dropped{Token: f.Token, Kept: kept})

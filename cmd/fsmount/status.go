@@ -155,6 +155,8 @@ func deviceState(d control.Device) string {
 	switch {
 	case d.Self:
 		return "this device"
+	case d.Connected && d.Mount == "disconnected":
+		return "connected, mounts out of step (" + humanize.Time(d.MountSince) + ")"
 	case d.Connected:
 		return "connected"
 	case d.LastSeen.IsZero():

@@ -58,7 +58,7 @@ func (p *pair) carryOut(i int, f Effect) {
 	case Publish:
 		p.step(i, Published{})
 	case Flush:
-		p.step(i, Flushed{f.Token})
+		p.step(i, Flushed(f))
 	case Drop:
 		p.step(i, Dropped{Token: f.Token})
 	}

@@ -210,7 +210,7 @@ func (m *mount) carryOut(f Effect) {
 		m.later(m.w.after(2*time.Millisecond, 100*time.Millisecond, 0.1), func() {
 			m.changes++
 			clear(m.kernel)
-			m.step(Flushed{f.Token})
+			m.step(Flushed(f))
 		})
 	case Drop:
 		m.w.Drops++
