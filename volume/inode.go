@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/namespace"
@@ -19,6 +20,8 @@ type inode struct {
 	refs  uint64 // lookups that the kernel holds
 	pins  int    // handles, operations under way, unfinished content
 	opens int    // handles
+
+	watch atomic.Pointer[watchList] // see watchOf
 
 	fold sync.Mutex // serialises sealing, journalling and committing of this file
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/foreverfs/forever/namespace"
 )
@@ -67,24 +68,12 @@ func (v *Volume) Shared() bool {
 	return !alone
 }
 
-// observe sees to it that what is read of inodes next is what connected mounts made of them.
-func (v *Volume) observe(ctx context.Context, list ...*inode) {
+// observe sees to it that what is read of an inode next is what connected mounts made of it.
+func (v *Volume) observe(ctx context.Context, in *inode) {
 	if v.cfg.Peers.Alone() {
 		return
 	}
-	ids := make([]namespace.NodeID, 0, len(list))
-	for _, in := range list {
-		ids = append(ids, in.id)
-	}
-	v.observeNodes(ctx, ids...)
-}
-
-// observeNodes is observe for nodes.
-func (v *Volume) observeNodes(ctx context.Context, ids ...namespace.NodeID) {
-	if v.cfg.Peers.Alone() {
-		return
-	}
-	if dirs := v.watch(watchedPlaces, ids...); len(dirs) > 0 {
+	if dirs := v.watchOf(in); len(dirs) > 0 {
 		v.cfg.Peers.Observe(ctx, dirs, before(ctx))
 	}
 }
@@ -101,7 +90,40 @@ func (v *Volume) ObserveEntries(ctx context.Context, list []DirEntry) {
 			ids = append(ids, list[i].id)
 		}
 	}
-	v.observeNodes(ctx, ids...)
+	if dirs := v.watch(watchedPlaces, ids...); len(dirs) > 0 {
+		v.cfg.Peers.Observe(ctx, dirs, before(ctx))
+	}
+}
+
+// treeLock is a lock that counts how often the tree may have changed.
+type treeLock struct {
+	sync.RWMutex
+	gen uint64 // guarded by the lock itself
+}
+
+// Lock takes the lock for a change of the tree.
+func (l *treeLock) Lock() {
+	l.RWMutex.Lock()
+	l.gen++
+}
+
+// watchList is what an inode depended on when the tree was at gen. It never changes.
+type watchList struct {
+	gen  uint64
+	dirs []namespace.Watched
+}
+
+// watchOf is watch for one inode, which remembers it until the tree changes.
+func (v *Volume) watchOf(in *inode) []namespace.Watched {
+	v.treeMu.RLock()
+	gen := v.treeMu.gen
+	v.treeMu.RUnlock()
+	if w := in.watch.Load(); w != nil && w.gen == gen {
+		return w.dirs
+	}
+	w := &watchList{gen, v.watch(watchedPlaces, in.id)} // or of a later tree, which does no harm
+	in.watch.Store(w)
+	return w.dirs
 }
 
 // watch returns the directories that nodes depend on.
@@ -134,7 +156,7 @@ func (v *Volume) Covered(ino uint64) bool {
 		return false
 	}
 	defer v.release(in)
-	return v.cfg.Peers.Covered(v.watch(watchedPlaces, in.id))
+	return v.cfg.Peers.Covered(v.watchOf(in))
 }
 
 // announce waits until the connected mounts that watch what a change of nodes is seen in

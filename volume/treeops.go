@@ -33,8 +33,9 @@ func (v *Volume) Lookup(ctx context.Context, parent uint64, name string) (a Attr
 		if err != nil {
 			return err
 		}
-		v.observeNodes(ctx, e.Node)
-		a, err = v.present(e.Node)
+		in := v.refer(e.Node)
+		v.observe(ctx, in)
+		a, err = v.presentRef(in)
 		return err
 	})
 	return a, err
@@ -61,11 +62,19 @@ func (v *Volume) entry(dir *inode, name string) (namespace.Entry, error) {
 }
 
 // present takes a reference on a node and shows it.
-func (v *Volume) present(id namespace.NodeID) (Attr, error) {
+func (v *Volume) present(id namespace.NodeID) (Attr, error) { return v.presentRef(v.refer(id)) }
+
+// refer takes a reference on a node.
+func (v *Volume) refer(id namespace.NodeID) *inode {
 	v.mu.Lock()
+	defer v.mu.Unlock()
 	in := v.inodeOf(id)
 	in.refs++
-	v.mu.Unlock()
+	return in
+}
+
+// presentRef shows an inode on which a reference was taken, or gives that back.
+func (v *Volume) presentRef(in *inode) (Attr, error) {
 	a, err := v.stat(in)
 	if err != nil {
 		v.Forget(in.ino, 1)

@@ -22,8 +22,8 @@ type Volume struct {
 	cache *blockCache
 	dirty *budget
 
-	treeMu sync.RWMutex // writers of the tree, and readers that need it to stand still
-	logged uint64       // batches in the log; guarded by treeMu
+	treeMu treeLock // writers of the tree, and readers that need it to stand still
+	logged uint64   // batches in the log; guarded by treeMu
 
 	queueMu sync.Mutex // held while the queue is flushed and entered, so that SyncAll does not pass the committer
 
