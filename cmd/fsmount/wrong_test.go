@@ -20,6 +20,7 @@ func TestWrongCommandLines(t *testing.T) {
 	m.fails(2, "neither a command nor a directory", "statsu")
 	m.fails(2, "accepts", "join")
 	m.fails(2, "log level", "--log-level", "loud", m.mount)
+	m.fails(2, "consistency", "--consistency", "strong", m.mount)
 	m.fails(2, "expires", "invite", "--expires", "-1h")
 	m.fails(2, "negative", "wait", "--replicas", "-1")
 }

@@ -407,3 +407,75 @@ func TestCutOff(t *testing.T) {
 		t.Errorf("in step again: %q %v", got, err)
 	}
 }
+
+// TestThreeInStep has three mounts take turns: what one does, both others see at once.
+func TestThreeInStep(t *testing.T) {
+	a, b := pair(t)
+	c := newNode(t, "c", strings.TrimSpace(a.command("invite")))
+	nodes := []*node{a, b, c}
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	all := func() (since [3]time.Time) {
+		return [3]time.Time{inStep(t, a, b), inStep(t, b, c), inStep(t, a, c)}
+	}
+	before := all()
+	for i := range scale(150, 2000) {
+		by := nodes[i%3]
+		err := threeRound(nodes, by, i)
+		if err == nil {
+			continue
+		}
+		if now := all(); now != before {
+			before = now // cut off meanwhile, which has a test of its own
+			continue
+		}
+		t.Fatalf("round %d by %s: %v", i, filepath.Base(by.mnt), err)
+	}
+}
+
+// threeRound has one node change things, and all look.
+func threeRound(nodes []*node, by *node, i int) error {
+	old, name, want := fmt.Sprintf("f%d", i-1), fmt.Sprintf("f%d", i), fmt.Appendf(nil, "round %d", i)
+	if i > 0 {
+		if err := os.Rename(by.in(old), by.in(name)); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(by.in(name), want, 0o644); err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		got, err := os.ReadFile(n.in(name))
+		if err != nil || !bytes.Equal(got, want) {
+			return fmt.Errorf("%s reads %q, %w", filepath.Base(n.mnt), got, err)
+		}
+		if err := errors.Join(seen(n, old, false), seen(n, name, true)); err != nil {
+			return fmt.Errorf("%s: %w", filepath.Base(n.mnt), err)
+		}
+	}
+	return nil
+}
+
+// TestEventual has one of two mounts wait for nobody: changes arrive, nothing waits
+// for them, and the other one counts it as disconnected.
+func TestEventual(t *testing.T) {
+	a := newNode(t, "a", "", "--consistency", "eventual")
+	b := newNode(t, "b", strings.TrimSpace(a.command("invite")))
+	must(t, os.Mkdir(filepath.Join(a.mnt, "d"), 0o755))
+	until(t, 10*time.Second, "the directory on the other mount", func() bool {
+		_, err := os.Stat(b.in())
+		return err == nil
+	})
+	for i := range 50 {
+		name := fmt.Sprintf("f%d", i)
+		if d := timed(func() { must(t, os.WriteFile(b.in(name), nil, 0o644)) }); d > time.Second {
+			t.Errorf("a write waited %v", d)
+		}
+		until(t, 10*time.Second, "the file on the other mount", func() bool { return seen(a, name, true) == nil })
+	}
+	if got := b.mountOf(a.deviceName()); !got.Connected || got.Mount == "connected" {
+		t.Errorf("connected %v, its mount %q", got.Connected, got.Mount)
+	}
+	if got := a.mountOf(b.deviceName()); got.Mount != "" {
+		t.Errorf("a node that keeps no leases says of a mount that it is %q", got.Mount)
+	}
+}
