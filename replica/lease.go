@@ -151,23 +151,30 @@ func (l *Leases) carryOut(effects []lease.Effect) {
 		case lease.Publish:
 			l.publish(f.Vector)
 		case lease.Flush:
-			l.mount.Forget(func() { _ = l.step(lease.Flushed(f)) })
+			l.aside(func() { l.mount.Forget(func() { _ = l.step(lease.Flushed(f)) }) })
 		case lease.Drop:
-			l.mount.ForgetDirs(f.Dirs, f.Force, func(kept [][16]byte) {
-				_ = l.step(lease.Dropped{Token: f.Token, Kept: kept})
+			l.aside(func() {
+				l.mount.ForgetDirs(f.Dirs, f.Force, func(kept [][16]byte) {
+					_ = l.step(lease.Dropped{Token: f.Token, Kept: kept})
+				})
 			})
 		}
 	}
 }
 
-// publish has all that is done published, as often as that takes.
-func (l *Leases) publish(vector bool) {
+// aside does what may take a moment beside whoever let the machine want it: a
+// request, or the clock that keeps leases alive.
+func (l *Leases) aside(fn func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return
+	if !l.closed {
+		l.r.spawn(fn)
 	}
-	l.r.spawn(func() {
+}
+
+// publish has all that is done published, as often as that takes.
+func (l *Leases) publish(vector bool) {
+	l.aside(func() {
 		for {
 			seq, applied, err := l.mount.Publish(l.r.closing, vector)
 			if err == nil {
