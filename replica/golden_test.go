@@ -2,13 +2,16 @@ package replica
 
 import (
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/foreverfs/forever/internal/lease"
 	"github.com/foreverfs/forever/replica/replicapb"
 )
 
@@ -88,6 +91,13 @@ func TestGoldenFormats(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "peer", p)
+	for i, m := range leaseSamples() {
+		b, err := proto.Marshal(leaseProto(&m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		golden(t, fmt.Sprint("lease-", i+1), b)
+	}
 }
 
 // What was ever written is read for ever.
@@ -167,5 +177,10 @@ func TestWorkedSizes(t *testing.T) {
 		o.Sizes = append(o.Sizes, 65000)
 	}
 	size("offer", &replicapb.PushMessage{Offer: o}, 17947)
+	renewal := lease.Message{Term: 1, Live: true, On: true, Stamp: time.Hour, Beat: true, Number: 3, Applied: 1000,
+		Granted: 1, Echo: time.Hour, Told: 3, Upto: 1000}
+	size("lease", leaseProto(&renewal), 36)
+	renewal.Ask = [][16]byte{{}}
+	size("lease and question", leaseProto(&renewal), 54)
 	size("request", &replicapb.FetchRequest{Ids: make([]byte, 32)}, 34)
 }
