@@ -142,13 +142,21 @@ func TestOnlyWhatIsCoveredIsKept(t *testing.T) {
 }
 
 // TestSettledMeansForgotten changes a file beside the mount, again and again, and looks
-// when the kernel is said to know.
+// when the kernel is said to know. A kernel without epochs is given no names to keep.
 func TestSettledMeansForgotten(t *testing.T) {
-	r, p := peered(t)
-	if !r.notes.epochs {
-		t.Skip("this kernel has no epochs")
+	for _, epochs := range []bool{true, false} {
+		t.Run(fmt.Sprintf("epochs %v", epochs), func(t *testing.T) {
+			r, p := peered(t, func(s *Server) { s.notes.epochs = s.notes.epochs && epochs })
+			if epochs && !r.notes.epochs {
+				t.Skip("this kernel has no epochs")
+			}
+			p.covered.Store(true)
+			testSettled(t, r, epochs)
+		})
 	}
-	p.covered.Store(true)
+}
+
+func testSettled(t *testing.T, r *rig, forget bool) {
 	r.write("f", "")
 	settle := func(forget bool) {
 		done := make(chan struct{})
@@ -172,12 +180,12 @@ func TestSettledMeansForgotten(t *testing.T) {
 			t.Fatalf("round %d: mode %v after the kernel was told of %v; %v", i, info.Mode(), mode, err)
 		}
 		must(t, r.vol.Rename(t.Context(), 1, "f", 1, "g", 0))
-		settle(true)
+		settle(forget)
 		if _, err := os.Stat(r.path("g")); err != nil {
 			t.Fatalf("round %d: after the kernel forgot everything: %v", i, err)
 		}
 		must(t, r.vol.Rename(t.Context(), 1, "g", 1, "f", 0))
-		settle(true)
+		settle(forget)
 	}
 }
 
