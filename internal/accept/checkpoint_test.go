@@ -60,6 +60,7 @@ func TestCheckpoint(t *testing.T) {
 	if !strings.Contains(c.log.String(), "began from a checkpoint") {
 		t.Errorf("the third did not begin from a checkpoint:\n%s", c.log)
 	}
+	allInStep(t, a, b, c)
 	oneTree(t, 10*time.Second, a, b, c)
 	at(c).fill("three", 500)
 	at(c).remove("one/7")
@@ -82,6 +83,7 @@ func TestCheckpoint(t *testing.T) {
 		n.kill()
 		n.start()
 	}
+	allInStep(t, a, b, c)
 	again, _ := oneTree(t, 20*time.Second, a, b, c)
 	if d := differences(tree, again); d != "" {
 		t.Errorf("after a restart of all: %s", d)
@@ -154,6 +156,7 @@ func testReturn(t *testing.T, down bool) {
 		t.Fatalf("it did not begin anew:\n%s", c.log)
 	}
 	tree, took := oneTree(t, 20*time.Second, a, b, c)
+	allInStep(t, a, b, c)
 	t.Logf("one tree after %.2f s", took.Seconds())
 	for _, content := range []string{"by the one that was away", "by those that went on", "edited while it was being removed",
 		"a file where the other has a directory", "mine 0", "mine 19", "more7 99", "common 7"} {

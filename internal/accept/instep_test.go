@@ -44,6 +44,16 @@ func inStep(t testing.TB, a, b *node) time.Time {
 	return since
 }
 
+// allInStep waits until every two of some mounts are connected.
+func allInStep(t testing.TB, nodes ...*node) {
+	t.Helper()
+	for i, n := range nodes {
+		for _, o := range nodes[:i] {
+			inStep(t, n, o)
+		}
+	}
+}
+
 // steps runs rounds that must never see anything old, a changing and b looking, and
 // the other way round. A round that does is excused only if the mounts were cut off
 // from each other meanwhile, which may happen when nodes get no processor; not often.
