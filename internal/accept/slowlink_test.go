@@ -6,15 +6,20 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// slowLink is a TCP proxy through which everything takes a while, in either direction.
+// slowLink is a TCP proxy through which everything takes a while, in either direction. It is the
+// only way to what listens on the loopback of a host of its own.
 type slowLink struct {
 	l     net.Listener
+	host  string // network namespace
 	to    string
 	delay time.Duration
 	wg    sync.WaitGroup
@@ -22,11 +27,11 @@ type slowLink struct {
 	conns []net.Conn
 }
 
-func newSlowLink(t testing.TB, to string, delay time.Duration) *slowLink {
+func newSlowLink(t testing.TB, host, to string, delay time.Duration) *slowLink {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	s := &slowLink{l: l, to: to, delay: delay}
+	s := &slowLink{l: l, host: host, to: to, delay: delay}
 	s.wg.Add(1)
 	go s.serve()
 	t.Cleanup(func() {
@@ -48,7 +53,7 @@ func (s *slowLink) serve() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", s.to)
+		out, err := dialIn(s.host, s.to)
 		if err != nil {
 			_ = in.Close()
 			continue
@@ -60,6 +65,25 @@ func (s *slowLink) serve() {
 		go s.pipe(in, out)
 		go s.pipe(out, in)
 	}
+}
+
+// dialIn dials from inside a network namespace.
+func dialIn(host, addr string) (conn net.Conn, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		var ns *os.File
+		if ns, err = os.Open("/var/run/netns/" + host); err != nil {
+			return
+		}
+		defer ns.Close()
+		if err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err == nil {
+			conn, err = net.Dial("tcp", addr)
+		}
+	}()
+	<-done
+	return conn, err
 }
 
 // late is something on its way, and when it arrives.
@@ -101,9 +125,14 @@ func (s *slowLink) pipe(dst, src net.Conn) {
 // the other mount does look at does.
 func TestUnpackOverSlowLink(t *testing.T) {
 	const delay = 40 * time.Millisecond
-	a := newNode(t, "a", "")
+	fsmount(t)
+	l := newLAN(t, 1)
+	dir := t.TempDir()
+	a := &node{t: t, data: filepath.Join(dir, "data"), mnt: filepath.Join(dir, "a"), listen: "127.0.0.1:4747", netns: l.hosts[0]}
+	must(t, os.Mkdir(a.mnt, 0o755))
+	a.start()
 	local := timed(func() { unpack(t, filepath.Join(a.mnt, "local")) })
-	link := newSlowLink(t, a.listen, delay)
+	link := newSlowLink(t, a.netns, a.listen, delay)
 	b := newNode(t, "b", strings.TrimSpace(a.command("invite", "--addr", link.l.Addr().String())))
 	inStep(t, a, b)
 	if d := timed(func() { _, _ = os.ReadDir(b.mnt) }); d < 2*delay {
