@@ -231,6 +231,16 @@ func TestEverybodyAtOnce(t *testing.T) {
 		}()
 	}
 	wg.Wait()
+	defer func() {
+		if t.Failed() {
+			out, _ := tryRun("", "diff", "-r", "--no-dereference", a.mnt, b.mnt)
+			t.Logf("differences:\n%s\na:\n%s\nb:\n%s", out, listing(t, a.mnt), listing(t, b.mnt))
+			for _, n := range []*node{a, b} {
+				ls, _ := n.try(nil, "ls", "-l")
+				t.Logf("%s by its node:\n%s\n%s", filepath.Base(n.mnt), ls, n.command("status"))
+			}
+		}
+	}()
 	took := until(t, 20*time.Second, "one tree on both mounts", func() bool {
 		_, err := tryRun("", "diff", "-r", "--no-dereference", a.mnt, b.mnt)
 		return err == nil && listing(t, a.mnt) == listing(t, b.mnt)
