@@ -3,6 +3,7 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/foreverfs/forever/internal/kv"
 )
@@ -131,58 +132,110 @@ func (x *txn) any(prefix []byte) (found bool, err error) {
 	return found, nil
 }
 
-// newest is the newest content of a file that was written before the horizon.
-type newest struct {
-	node NodeID
-	op   OpID
-}
-
-// expireReplaced forgets contents that were replaced before the horizon: a
-// later one of the same file was written before it.
+// expireReplaced forgets contents that were replaced before the horizon, as a
+// later one of the same file was written before it, and of those that are old all but the last of a span of time.
 func (f *folding) expireReplaced(x *txn, n int) (int, error) {
-	if f.to.Horizon == 0 {
+	if f.to.isZero() {
 		f.cursor = nil
 		return 0, nil
 	}
 	prefix := key(keyPast)
-	return f.sweep(x, prefix, kv.PrefixEnd(prefix), n, func(rest, _ []byte) error {
+	return f.sweep(x, prefix, kv.PrefixEnd(prefix), n, func(rest, v []byte) error {
 		if len(rest) != 16+opIDSize {
 			return fmt.Errorf("read a content: %w", ErrDamaged)
 		}
 		id := NodeID(rest[:16])
-		o, _ := parseOpID(rest[16:])
-		if f.newest.node != id {
-			if err := f.findNewest(x, id); err != nil {
+		d := decoder{b: v}
+		c := d.content()
+		if err := d.err("content"); err != nil {
+			return err
+		}
+		if f.past.node != id {
+			if err := f.findPast(x, id); err != nil {
 				return err
 			}
 		}
-		if o.Compare(f.newest.op) >= 0 || !f.known(o) {
+		if !f.known(c.ID) || !f.past.drops(&c, f.to.Retention) {
 			return nil
 		}
-		return x.delete(pastKey(id, o))
+		return x.delete(pastKey(id, c.ID))
 	})
 }
 
-func (f *folding) findNewest(x *txn, id NodeID) error {
-	f.newest = newest{node: id}
+// past is which contents of one file, up to the point, are kept for being the last of something.
+type past struct {
+	node NodeID
+	// newest is the newest that was written before the horizon.
+	newest OpID
+	// last has the last content of each span of time.
+	last map[span]stamp
+}
+
+// span is a minute, an hour or a day: so many ns, and how many of them since 1970.
+type span struct{ unit, n int64 }
+
+// stamp orders the contents of a file in time, by the clocks of who wrote them.
+type stamp struct {
+	time int64
+	op   OpID
+}
+
+func (s stamp) after(o stamp) bool {
+	return s.time > o.time || s.time == o.time && s.op.Compare(o.op) > 0
+}
+
+// thinning says of which spans one content is kept, by how old it is. Each unit is a multiple of
+// those before it: so what an earlier fold took is not missed by a later one.
+var thinning = []struct{ age, unit int64 }{
+	{int64(time.Hour), int64(time.Minute)}, {24 * int64(time.Hour), int64(time.Hour)}, {30 * 24 * int64(time.Hour), 24 * int64(time.Hour)},
+}
+
+// spanOf returns the span of which only the last content is kept at a time; false if all are.
+func spanOf(written, now int64) (s span, ok bool) {
+	for _, t := range thinning {
+		if now-written >= t.age {
+			s, ok = span{t.unit, floorDiv(written, t.unit)}, true
+		}
+	}
+	return s, ok
+}
+
+func floorDiv(a, b int64) int64 {
+	q := a / b
+	if a%b < 0 {
+		q--
+	}
+	return q
+}
+
+// drops reports whether a content that was replaced is not kept.
+func (p *past) drops(c *Content, keep Retention) bool {
+	if keep.Horizon > 0 && c.ID.Compare(p.newest) < 0 {
+		return true
+	}
+	if keep.Now == 0 {
+		return false
+	}
+	s, thin := spanOf(c.Time, keep.Now)
+	return thin && p.last[s].after(stamp{c.Time, c.ID})
+}
+
+// findPast finds what is kept of a file's past.
+func (f *folding) findPast(x *txn, id NodeID) error {
+	f.past = past{node: id, last: map[span]stamp{}}
 	n, err := x.node(id)
 	if err != nil {
 		return fmt.Errorf("find the file of a content: %w", err)
 	}
-	count := func(c *Content) {
-		if c.Time < f.to.Horizon && f.known(c.ID) && c.ID.Compare(f.newest.op) > 0 {
-			f.newest.op = c.ID
-		}
-	}
 	for i := range n.heads {
-		count(&n.heads[i])
+		f.countPast(&n.heads[i])
 	}
 	var inner error
 	prefix := key(keyPast, id[:])
 	err = x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(_, v []byte) bool {
 		d := decoder{b: v}
 		c := d.content()
-		count(&c)
+		f.countPast(&c)
 		inner = d.err("content")
 		return inner == nil
 	})
@@ -190,4 +243,20 @@ func (f *folding) findNewest(x *txn, id NodeID) error {
 		return fmt.Errorf("read the contents of %v: %w", id, err)
 	}
 	return nil
+}
+
+// countPast lets a content take its place among those that are kept.
+func (f *folding) countPast(c *Content) {
+	if !f.known(c.ID) {
+		return
+	}
+	if c.Time < f.to.Horizon && c.ID.Compare(f.past.newest) > 0 {
+		f.past.newest = c.ID
+	}
+	for _, t := range thinning {
+		s, at := span{t.unit, floorDiv(c.Time, t.unit)}, stamp{c.Time, c.ID}
+		if at.after(f.past.last[s]) {
+			f.past.last[s] = at
+		}
+	}
 }

@@ -23,7 +23,8 @@ import (
 //     But a tomb is also how history tells what was removed, and how a file is brought back
 //     that was being written. So they stay until the horizon, which everybody promised as
 //     well: since then nobody makes an op that names what expired. The same goes for nodes without a name, and for
-//     contents that were replaced by one written before the horizon.
+//     contents that were replaced by one written before the horizon. Of contents that were replaced later, the older
+//     they are, the fewer are kept: the last of each minute, hour, day.
 //
 // Each of these is decided by the batches merged and the point alone, and stays
 // so as both grow. So the state after a fold is a function of those two, whatever was folded, and when, before.
@@ -37,7 +38,7 @@ type folding struct {
 	moved  map[NodeID]bool     // directories that moves above the point name
 	phase  int
 	cursor []byte
-	newest newest
+	past   past
 }
 
 // Fold drops what no batch still to come can need, once all devices that take
@@ -86,7 +87,7 @@ func (t *Tree) startFold(to Point) error {
 	if err != nil {
 		return err
 	}
-	if !to.Covers(was) || to.Horizon < 0 {
+	if !to.Covers(was) || to.Horizon < 0 || to.Now < 0 {
 		return fmt.Errorf("to less than before: %w", ErrInvalidArgument)
 	}
 	for a, seq := range to.Seen {

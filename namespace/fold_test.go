@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -102,7 +103,7 @@ func (d *device) compareTwin() {
 	if diff := cmp.Diff(mustVisible(d.w.t, d.twin), mustVisible(d.w.t, d.tree)); diff != "" {
 		d.w.t.Fatalf("device %d: -unfolded +folded:\n%s", d.index, diff)
 	}
-	if p, err := d.tree.Folded(); err != nil || p.Horizon > 0 {
+	if p, err := d.tree.Folded(); err != nil || !p.isZero() {
 		return // the twin forgets nothing
 	}
 	if diff := cmp.Diff(history(d.w.t, d.twin, nil), history(d.w.t, d.tree, nil)); diff != "" {
@@ -145,9 +146,9 @@ func (w *world) active() (out []Device) {
 }
 
 // acknowledge lets a device say what it has seen.
-func (d *device) acknowledge(horizon int64) bool {
+func (d *device) acknowledge(keep Retention) bool {
 	d.w.clock++
-	made, err := d.tree.Acknowledge(d.w.clock, d.w.active(), max(0, horizon))
+	made, err := d.tree.Acknowledge(d.w.clock, d.w.active(), keep.max(Retention{}))
 	if err != nil {
 		d.w.t.Fatalf("acknowledge: %v", err)
 	}
@@ -209,12 +210,16 @@ func (w *world) foldStep() {
 			d.openTwin(clone(w.t, d.savedTwin))
 		}
 	case 6, 7, 8, 9:
-		horizon := int64(0)
+		var keep Retention
 		if w.forgets {
 			clock := rapid.Int64Range(0, int64(len(w.devices))-1).Draw(w.t, "clock") // they are off by years
-			horizon = w.clock - rapid.Int64Range(0, 30).Draw(w.t, "ago") + clock*1e17
+			keep.Horizon = w.clock - rapid.Int64Range(0, 30).Draw(w.t, "ago") + clock*1e17
 		}
-		d.acknowledge(horizon)
+		if w.thins {
+			clock := rapid.Int64Range(0, int64(len(w.devices))-1).Draw(w.t, "clock")
+			keep.Now = w.clock + clock*1e17 + rapid.Int64Range(0, 3000).Draw(w.t, "hours")*int64(time.Hour)
+		}
+		d.acknowledge(keep)
 	case 10, 11:
 		d.fold(rapid.IntRange(1, 20).Draw(w.t, "step"), rapid.IntRange(1, 30).Draw(w.t, "steps"))
 	case 12, 13, 14, 15, 16, 17:
@@ -273,9 +278,9 @@ func (w *world) settleFolded() {
 				w.devices[0].tree.Vector(), w.devices[0].refused, d.tree.Vector(), d.refused)
 		}
 	}
-	horizon := int64(0)
+	var keep Retention
 	if w.forgets {
-		horizon = w.clock/2 + int64(len(w.devices)-1)*1e17
+		keep.Horizon = w.clock/2 + int64(len(w.devices)-1)*1e17
 	}
 	for round, quiet := 0, false; !quiet; round++ {
 		if round > 20 {
@@ -283,7 +288,7 @@ func (w *world) settleFolded() {
 		}
 		quiet = true
 		for _, d := range w.devices {
-			quiet = !d.acknowledge(horizon) && quiet
+			quiet = !d.acknowledge(keep) && quiet
 		}
 		w.exchange()
 	}
@@ -356,6 +361,7 @@ func TestFold(t *testing.T) {
 	for name, set := range map[string]func(*world){
 		"forgetting": func(w *world) { w.forgets = true },
 		"keeping":    func(*world) {},
+		"thinning":   func(w *world) { w.thins = true },
 		"moves":      func(w *world) { w.moves = true },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -383,7 +389,7 @@ func TestFoldWithLoser(t *testing.T) {
 		for range 4 {
 			w.exchange()
 			for _, d := range w.devices {
-				d.acknowledge(0)
+				d.acknowledge(Retention{})
 			}
 		}
 		a, b := w.devices[0], w.devices[1]
@@ -459,7 +465,7 @@ func TestGate(t *testing.T) {
 // acknowledge lets a device acknowledge and says whether it should have.
 func acknowledge(r *rig, active []Device, want bool) {
 	r.t.Helper()
-	made, err := r.Acknowledge(r.tick(), active, 0)
+	made, err := r.Acknowledge(r.tick(), active, Retention{})
 	if r.must(err); made != want {
 		r.t.Fatalf("device %v acknowledged: %v", r.Author(), made)
 	}
@@ -498,7 +504,7 @@ func TestAcknowledgeEnds(t *testing.T) {
 		made := 0
 		meet(t, rigs...)
 		for _, r := range rigs {
-			ok, err := r.Acknowledge(r.tick(), active, 0)
+			ok, err := r.Acknowledge(r.tick(), active, Retention{})
 			r.must(err)
 			made += b2i(ok)
 		}
@@ -535,7 +541,7 @@ func TestHorizon(t *testing.T) {
 	active := []Device{r.Author().Device()}
 	for _, horizon := range []int64{0, 1, removed + 50} {
 		for range 3 {
-			_, err := r.Acknowledge(r.tick(), active, horizon)
+			_, err := r.Acknowledge(r.tick(), active, Retention{Horizon: horizon})
 			if r.must(err); r.Pending() > 0 {
 				r.cutOne()
 			}
@@ -588,7 +594,7 @@ func TestPromisedHorizon(t *testing.T) {
 		_, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600})
 		r.must(err)
 	}
-	_, err := r.Acknowledge(r.tick(), []Device{r.Author().Device()}, r.now+100)
+	_, err := r.Acknowledge(r.tick(), []Device{r.Author().Device()}, Retention{Horizon: r.now + 100})
 	r.must(err)
 	for _, id := range []NodeID{f, d} {
 		if _, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600}); !errors.Is(err, ErrNotExist) {
@@ -602,3 +608,56 @@ type readTx struct{ kv.Reader }
 
 func (readTx) Put(_, _ []byte) error { return errors.New("read only") }
 func (readTx) Delete(_ []byte) error { return errors.New("read only") }
+
+// TestThinning: of what was replaced within a while the last is kept: of a minute after an hour, of an hour after a
+// day, of a day after a month. Looking more often changes nothing.
+func TestThinning(t *testing.T) {
+	const start = int64(1_700_000_000) * 1e9 / int64(24*time.Hour) * int64(24*time.Hour)
+	kept := func(looks ...time.Duration) (out []string) {
+		r := newRig(t, 1)
+		r.now = start
+		r.must(r.mkfile("f"))
+		for _, at := range []time.Duration{10 * time.Second, 20 * time.Second, 70 * time.Second, time.Hour, 90 * time.Minute, 25 * time.Hour} {
+			r.now = start + int64(at)
+			r.must(r.write("f", at.String()))
+		}
+		active := []Device{r.Author().Device()}
+		for _, at := range looks {
+			r.must(r.mkfile(at.String()))
+			for range 3 {
+				_, err := r.Acknowledge(r.tick(), active, Retention{Now: start + int64(at)})
+				if r.must(err); r.Pending() > 0 {
+					r.cutOne()
+				}
+			}
+			to, err := r.Stable(active)
+			r.must(err)
+			if done, err := r.Fold(to, 1000); err != nil || !done {
+				t.Fatal(done, err)
+			}
+			mustCheck(t, r.Tree)
+		}
+		past, err := r.History([]string{"f"})
+		r.must(err)
+		for _, c := range past {
+			out = append(out, string(c.Content.Version.Inline))
+		}
+		slices.Sort(out)
+		return out
+	}
+	month := 40 * 24 * time.Hour
+	for _, test := range []struct {
+		looks []time.Duration
+		want  []string
+	}{
+		{[]time.Duration{time.Minute}, []string{"10s", "1h0m0s", "1h30m0s", "1m10s", "20s", "25h0m0s"}},
+		{[]time.Duration{90 * time.Minute}, []string{"1h0m0s", "1h30m0s", "1m10s", "20s", "25h0m0s"}},
+		{[]time.Duration{49 * time.Hour}, []string{"1h30m0s", "1m10s", "25h0m0s"}},
+		{[]time.Duration{month}, []string{"1h30m0s", "25h0m0s"}},
+		{[]time.Duration{90 * time.Minute, 49 * time.Hour, month}, []string{"1h30m0s", "25h0m0s"}},
+	} {
+		if diff := cmp.Diff(test.want, kept(test.looks...)); diff != "" {
+			t.Errorf("after %v: %s", test.looks, diff)
+		}
+	}
+}

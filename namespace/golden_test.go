@@ -46,7 +46,7 @@ func goldenBatches(t *testing.T) [][]byte {
 func goldenAcknowledge(r *rig) []byte {
 	active := []Device{r.Author().Device()}
 	for range 2 {
-		_, err := r.Acknowledge(r.tick(), active, 0)
+		_, err := r.Acknowledge(r.tick(), active, Retention{})
 		r.must(err)
 		if r.Pending() > 0 {
 			r.cutOne()
@@ -54,7 +54,7 @@ func goldenAcknowledge(r *rig) []byte {
 		r.must(r.mkfile(string(rune('u' + r.now%5))))
 		r.cutOne()
 	}
-	_, err := r.Acknowledge(r.tick(), active, 1700000000_000000003)
+	_, err := r.Acknowledge(r.tick(), active, Retention{Horizon: 1700000000_000000003})
 	r.must(err)
 	return r.cutOne()
 }

@@ -432,7 +432,7 @@ func checkPoint(k, v []byte) error {
 	d := decoder{b: v}
 	switch len(k) {
 	case 0:
-		if d.i64() < 0 {
+		if horizon, now := d.i64(), d.i64(); horizon < 0 || now < 0 {
 			return ErrDamaged
 		}
 	case 16:

@@ -1,7 +1,6 @@
 package namespace
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -15,9 +14,26 @@ import (
 type Point struct {
 	// Seen has up to which batch each author was seen.
 	Seen map[AuthorID]uint64
+	Retention
+}
+
+// Retention is how long what was replaced and removed is kept. Both are Unix ns, as an author believes the time to be; 0 forgets nothing.
+type Retention struct {
 	// Horizon is when something must have been removed or replaced to be forgotten:
-	// before it, by the clock of who did. Unix ns; 0 forgets nothing.
+	// before it, by the clock of who did.
 	Horizon int64
+	// Now is what time it is: the older a content that was replaced, the fewer of its like are kept.
+	Now int64
+}
+
+func (r Retention) isZero() bool { return r == Retention{} }
+
+func (r Retention) min(o Retention) Retention {
+	return Retention{min(r.Horizon, o.Horizon), min(r.Now, o.Now)}
+}
+
+func (r Retention) max(o Retention) Retention {
+	return Retention{max(r.Horizon, o.Horizon), max(r.Now, o.Now)}
 }
 
 // Covers reports whether p is nowhere behind q.
@@ -27,10 +43,10 @@ func (p Point) Covers(q Point) bool {
 			return false
 		}
 	}
-	return p.Horizon >= q.Horizon
+	return p.Horizon >= q.Horizon && p.Now >= q.Now
 }
 
-func (p Point) equal(q Point) bool { return p.Horizon == q.Horizon && maps.Equal(p.Seen, q.Seen) }
+func (p Point) equal(q Point) bool { return p.Retention == q.Retention && maps.Equal(p.Seen, q.Seen) }
 
 // meet returns what both of two vectors have.
 func meetVectors(a, b map[AuthorID]uint64) map[AuthorID]uint64 {
@@ -43,7 +59,7 @@ func meetVectors(a, b map[AuthorID]uint64) map[AuthorID]uint64 {
 	return out
 }
 
-// readPoint reads the point kept under a prefix: the horizon there, each author below it.
+// readPoint reads the point kept under a prefix: the retention there, each author below it.
 func readPoint(r kv.Reader, prefix []byte) (p Point, err error) {
 	p.Seen = map[AuthorID]uint64{}
 	var inner error
@@ -51,7 +67,7 @@ func readPoint(r kv.Reader, prefix []byte) (p Point, err error) {
 		d := decoder{b: v}
 		switch len(k) - len(prefix) {
 		case 0:
-			p.Horizon = d.i64()
+			p.Horizon, p.Now = d.i64(), d.i64()
 		case 16:
 			p.Seen[AuthorID(k[len(prefix):])] = d.uvarint()
 		default:
@@ -81,20 +97,30 @@ func (x *txn) raisePoint(prefix []byte, p Point) error {
 			return err
 		}
 	}
-	if p.Horizon == 0 {
+	if p.isZero() {
 		return nil
 	}
-	v, err := x.tx.Get(prefix)
-	switch {
-	case errors.Is(err, kv.ErrNotFound):
-	case err != nil:
-		return fmt.Errorf("read a horizon: %w", err)
-	case len(v) != 8:
-		return fmt.Errorf("read a horizon: %w", ErrDamaged)
-	case int64(binary.BigEndian.Uint64(v)) >= p.Horizon:
-		return nil
+	was, err := readRetention(x.tx, prefix)
+	if err != nil {
+		return err
 	}
-	return x.put(prefix, appendI64(nil, p.Horizon))
+	if next := was.max(p.Retention); next != was {
+		return x.put(prefix, appendI64(appendI64(nil, next.Horizon), next.Now))
+	}
+	return nil
+}
+
+func readRetention(r kv.Reader, k []byte) (out Retention, err error) {
+	v, err := r.Get(k)
+	if errors.Is(err, kv.ErrNotFound) {
+		return out, nil
+	}
+	if err != nil {
+		return out, fmt.Errorf("read a horizon: %w", err)
+	}
+	d := decoder{b: v}
+	out = Retention{Horizon: d.i64(), Now: d.i64()}
+	return out, d.err("horizon")
 }
 
 func sortedAuthors(m map[AuthorID]uint64) []AuthorID {

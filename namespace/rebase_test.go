@@ -61,7 +61,7 @@ func (w *world) rebaseStep() {
 	d := rapid.SampledFrom(w.devices).Draw(w.t, "device")
 	switch e := rapid.IntRange(0, 9).Draw(w.t, "event"); {
 	case e == 0 && d != w.away:
-		d.acknowledge(w.clock - 20 + 1e17)
+		d.acknowledge(Retention{Horizon: w.clock - 20 + 1e17})
 	case e == 1 && d != w.away:
 		d.fold(10, 100)
 	case e == 2 && d != w.away:
@@ -94,7 +94,7 @@ func TestRebase(t *testing.T) {
 				d.publish(false)
 				d.receive(group)
 				group.receive(d)
-				d.acknowledge(w.clock - 20 + 1e17)
+				d.acknowledge(Retention{Horizon: w.clock - 20 + 1e17})
 			}
 		}
 		group.publish(false)
@@ -218,7 +218,7 @@ func forgetAll(t *testing.T, r *rig) {
 		if r.Pending() > 0 {
 			r.cutOne()
 		}
-		_, err := r.Acknowledge(r.tick(), active, 1<<40)
+		_, err := r.Acknowledge(r.tick(), active, Retention{Horizon: 1 << 40})
 		r.must(err)
 	}
 	if r.Pending() > 0 {

@@ -27,10 +27,10 @@ const maxFloor = 8192
 // Acknowledge lets this device say what it has seen, and promise what all
 // active devices have seen, if there is something that was not promised yet. It
 // reports whether it made an op. Devices that only read call it too, or they hold everything back.
-// A horizon above the one promised before is promised with it: later operations
-// of this device find nothing that was removed earlier. The active devices must be those that others take for active as well.
+// A retention above the one promised before is promised with it: later operations
+// of this device find nothing that was removed before its horizon. A new horizon alone is reason for an op, so it should move in large steps. The active devices must be those that others take for active as well.
 // It waits for the state to be durable.
-func (t *Tree) Acknowledge(now int64, active []Device, horizon int64) (bool, error) {
+func (t *Tree) Acknowledge(now int64, active []Device, keep Retention) (bool, error) {
 	promised, err := t.promise(t.author.Device())
 	if err != nil {
 		return false, err
@@ -49,8 +49,11 @@ func (t *Tree) Acknowledge(now int64, active []Device, horizon int64) (bool, err
 			op.Floor = append(op.Floor, &pb.Seen{Author: a[:], Seq: all[a]})
 		}
 	}
-	if horizon > promised.Horizon {
-		op.Horizon = horizon
+	if keep.Now > promised.Now {
+		op.Age = keep.Now
+	}
+	if keep.Horizon > promised.Horizon {
+		op.Horizon = keep.Horizon
 	}
 	folded, err := readPoint(t.db, key(keyFolded))
 	if err != nil {
@@ -119,7 +122,7 @@ func (t *Tree) Stable(active []Device) (Point, error) {
 			continue
 		}
 		out.Seen = meetVectors(out.Seen, p.Seen)
-		out.Horizon = min(out.Horizon, p.Horizon)
+		out.Retention = out.min(p.Retention)
 	}
 	if out.Seen == nil {
 		out.Seen = map[AuthorID]uint64{}
@@ -181,7 +184,7 @@ func (x *txn) inherit(author AuthorID, seq uint64, of AuthorID) error {
 
 // applyAcknowledge enters a claim and a promise. Its author must have seen what they say.
 func (x *txn) applyAcknowledge(id OpID, a *pb.Acknowledge) error {
-	p := Point{Seen: make(map[AuthorID]uint64, len(a.Floor)), Horizon: a.Horizon}
+	p := Point{Seen: make(map[AuthorID]uint64, len(a.Floor)), Retention: Retention{a.Horizon, a.Age}}
 	for _, e := range a.Floor {
 		s, _ := readSeen(e)
 		p.Seen[s.author] = s.seq
@@ -243,7 +246,7 @@ func (x *txn) seenBefore() (p Point, err error) {
 
 // validAcknowledge checks what does not depend on the tree.
 func validAcknowledge(a *pb.Acknowledge) bool {
-	if a.Horizon < 0 || len(a.Floor) > maxFloor {
+	if a.Horizon < 0 || a.Age < 0 || len(a.Floor) > maxFloor {
 		return false
 	}
 	for i, e := range a.Floor {
@@ -260,7 +263,8 @@ func (x *txn) expired(n *node) (bool, error) {
 	if n.kind == KindDir && (!n.removed || n.attached()) || n.kind != KindDir && n.links > 0 {
 		return false, nil
 	}
-	p, err := readHorizon(x.tx, horizonKey(x.t.author.Device()))
+	keep, err := readRetention(x.tx, horizonKey(x.t.author.Device()))
+	p := keep.Horizon
 	if err != nil || p == 0 {
 		return false, err
 	}
@@ -277,19 +281,6 @@ func (x *txn) expired(n *node) (bool, error) {
 		return inner == nil && old
 	})
 	return old, errors.Join(inner, err)
-}
-
-func readHorizon(r kv.Reader, k []byte) (int64, error) {
-	v, err := r.Get(k)
-	if errors.Is(err, kv.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read a horizon: %w", err)
-	}
-	d := decoder{b: v}
-	h := d.i64()
-	return h, d.err("horizon")
 }
 
 // before reports whether all removals of an entry were before a time.

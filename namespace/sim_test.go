@@ -32,6 +32,7 @@ type world struct {
 	newDB   func() kv.DB
 	folds   bool    // devices fold, each beside a twin that does not
 	forgets bool    // folding forgets what was removed
+	thins   bool    // say what time it is, so that old contents are thinned
 	moves   bool    // devices do nothing but move directories
 	loser   *device // falls back to old states
 	away    *device // is not active

@@ -18,9 +18,9 @@ func (v *Volume) Clock() uint64 {
 }
 
 // Acknowledge lets this mount say what it has seen for good, and promise what all active
-// devices have (namespace.Tree.Acknowledge); horizon is in Unix ns. active is asked while nothing is delivered, so
+// devices have (namespace.Tree.Acknowledge). active is asked while nothing is delivered, so
 // that it knows of every device that anything in the tree knows to take part.
-func (v *Volume) Acknowledge(active func() []namespace.Device, horizon int64) error {
+func (v *Volume) Acknowledge(active func() []namespace.Device, keep namespace.Retention) error {
 	if v.writable() != nil {
 		return nil
 	}
@@ -30,7 +30,7 @@ func (v *Volume) Acknowledge(active func() []namespace.Device, horizon int64) er
 	if err := v.cutLocked(); err != nil {
 		return err
 	}
-	said, err := v.cfg.Tree.Acknowledge(v.now(), active(), horizon)
+	said, err := v.cfg.Tree.Acknowledge(v.now(), active(), keep)
 	if err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}

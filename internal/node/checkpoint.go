@@ -93,7 +93,7 @@ func (c *checkpointer) step(ctx context.Context) error {
 		}
 	}
 	if c.grown(last) >= c.enough()/2 {
-		if err := c.n.vol.Acknowledge(func() []namespace.Device { return devicesOf(c.active()) }, c.horizon()); err != nil {
+		if err := c.n.vol.Acknowledge(func() []namespace.Device { return devicesOf(c.active()) }, c.retention()); err != nil {
 			return err
 		}
 	}
@@ -118,13 +118,17 @@ func (c *checkpointer) active() []replica.DeviceID {
 	return slices.DeleteFunc(c.n.members(), func(d replica.DeviceID) bool { return c.presence.gone(d, c.cfg.ForgetAfter, returns) })
 }
 
-// horizon returns when something must have been removed or replaced to be forgotten.
-func (c *checkpointer) horizon() int64 {
+// retention returns what may be forgotten. The horizon moves once a day: each time every member says so.
+func (c *checkpointer) retention() namespace.Retention {
 	keep := c.cfg.Keep
 	if d, err := parseAge(c.n.repl.Policy()["keep"]); err == nil {
 		keep = d
 	}
-	return max(0, c.presence.Time.Add(-keep).UnixNano())
+	now := c.presence.Time
+	step := min(day, max(keep/4, time.Second))
+	return namespace.Retention{
+		Horizon: max(0, now.Add(-keep).Truncate(step).UnixNano()), Now: now.Truncate(time.Hour).UnixNano(),
+	}
 }
 
 // newest returns the newest complete checkpoint that lies nowhere beyond a vector.

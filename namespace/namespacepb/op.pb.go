@@ -1619,6 +1619,7 @@ type Acknowledge struct {
 	Own           uint64                 `protobuf:"varint,1,opt,name=own,proto3" json:"own,omitempty"`          // how many of the author's own batches were durable
 	Floor         []*Seen                `protobuf:"bytes,2,rep,name=floor,proto3" json:"floor,omitempty"`       // where that rose: no batch is taken from now on that does not know it
 	Horizon       int64                  `protobuf:"fixed64,3,opt,name=horizon,proto3" json:"horizon,omitempty"` // what was removed before that is named by no later op; Unix ns
+	Age           int64                  `protobuf:"fixed64,4,opt,name=age,proto3" json:"age,omitempty"`         // what time the author believes it is, for how old contents are; Unix ns
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1670,6 +1671,13 @@ func (x *Acknowledge) GetFloor() []*Seen {
 func (x *Acknowledge) GetHorizon() int64 {
 	if x != nil {
 		return x.Horizon
+	}
+	return 0
+}
+
+func (x *Acknowledge) GetAge() int64 {
+	if x != nil {
+		return x.Age
 	}
 	return 0
 }
@@ -1797,11 +1805,12 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x06parent\x18\x01 \x01(\fR\x06parent\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x18\n" +
 	"\aentries\x18\x03 \x03(\fR\aentries\x120\n" +
-	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04more\"k\n" +
+	"\x04more\x18\x04 \x03(\v2\x1c.forever.namespace.v1.DemoteR\x04more\"}\n" +
 	"\vAcknowledge\x12\x10\n" +
 	"\x03own\x18\x01 \x01(\x04R\x03own\x120\n" +
 	"\x05floor\x18\x02 \x03(\v2\x1a.forever.namespace.v1.SeenR\x05floor\x12\x18\n" +
-	"\ahorizon\x18\x03 \x01(\x10R\ahorizonB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
+	"\ahorizon\x18\x03 \x01(\x10R\ahorizon\x12\x10\n" +
+	"\x03age\x18\x04 \x01(\x10R\x03ageB4Z2github.com/foreverfs/forever/namespace/namespacepbb\x06proto3"
 
 var (
 	file_namespace_namespacepb_op_proto_rawDescOnce sync.Once
