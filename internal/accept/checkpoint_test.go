@@ -11,12 +11,12 @@ import (
 )
 
 // eager builds the command so that it makes a checkpoint of every handful of ops, and goes on
-// without a device that was silent for a few seconds.
-func eager(t testing.TB, ops int, forgetAfter time.Duration) string {
+// without a device that was silent, or forgets history, after a few seconds.
+func eager(t testing.TB, ops int, forgetAfter, keep time.Duration) string {
 	t.Helper()
 	fsmount(t) // skips where nothing can be mounted
 	bin := filepath.Join(t.TempDir(), "fsmount")
-	set := fmt.Sprintf("-X 'main.checkpointing=100ms %d %v %v'", ops, forgetAfter, year)
+	set := fmt.Sprintf("-X 'main.checkpointing=100ms %d %v %v'", ops, forgetAfter, keep)
 	run(t, "", "go", "build", "-o", bin, "-ldflags", set, "github.com/foreverfs/forever/cmd/fsmount")
 	return bin
 }
@@ -49,7 +49,7 @@ func (d dir) exists(name string) bool {
 // away for a moment, and one whose node was killed.
 func TestCheckpoint(t *testing.T) {
 	l := newLAN(t, 3)
-	bin := eager(t, 400, time.Hour)
+	bin := eager(t, 400, time.Hour, year)
 	a := l.newNodeOf(bin, 0, "")
 	b := l.newNodeOf(bin, 1, strings.TrimSpace(a.command("invite")))
 	at(a).fill("one", 500)
@@ -91,6 +91,51 @@ func TestCheckpoint(t *testing.T) {
 	noConflicts(t, again)
 }
 
+// TestForget: what was removed or replaced for longer than history is kept is forgotten, on every
+// device alike, and nothing else.
+func TestForget(t *testing.T) {
+	bin := eager(t, 200, time.Hour, 4*time.Second)
+	a := newNodeOf(t, bin, "a", "")
+	b := newNodeOf(t, bin, "b", strings.TrimSpace(a.command("invite")))
+	at(a).write("edited", "one")
+	at(a).write("removed", "gone")
+	at(a).save("edited", "two")
+	oneTree(t, 10*time.Second, a, b)
+	at(b).write("edited", "three")
+	at(b).remove("removed")
+	if h := a.history("removed"); !strings.Contains(h, "removed") {
+		t.Fatalf("no history of what was just removed: %q", h)
+	}
+	for i := 0; ; i++ {
+		at(a).fill(fmt.Sprint("more", i), 60)
+		at(b).write("edited too", fmt.Sprint(i))
+		if a.history("removed") == "" && b.history("removed") == "" {
+			break
+		}
+		if i > 300 {
+			t.Fatalf("still there:\n%s", a.history("removed"))
+		}
+	}
+	tree, _ := oneTree(t, 10*time.Second, a, b)
+	if !tree.contains("three") || !tree.contains("more0 59") {
+		t.Error("what is there was forgotten")
+	}
+	for _, n := range []*node{a, b} {
+		if h := n.history("edited"); strings.Count(h, "\n") != 2 { // a heading and what is there
+			t.Errorf("history of an edited file:\n%s", h)
+		}
+	}
+}
+
+// history returns what a node knows of a path, nothing if that is nothing.
+func (n *node) history(path string) string {
+	out, err := n.try(nil, "history", path)
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
 // flash runs the node for a moment, and kills it in whatever it is doing.
 func (n *node) flash(life time.Duration) {
 	n.t.Helper()
@@ -113,7 +158,7 @@ func TestReturn(t *testing.T) {
 
 func testReturn(t *testing.T, down bool) {
 	l := newLAN(t, 3)
-	bin := eager(t, 300, 3*time.Second)
+	bin := eager(t, 300, 3*time.Second, year)
 	a := l.newNodeOf(bin, 0, "")
 	b := l.newNodeOf(bin, 1, strings.TrimSpace(a.command("invite")))
 	c := l.newNodeOf(bin, 2, strings.TrimSpace(a.command("invite")))

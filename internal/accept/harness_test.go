@@ -108,8 +108,14 @@ func (b *logBuffer) String() string {
 // newNode mounts a new volume, or joins one by an invite.
 func newNode(t testing.TB, name, invite string, args ...string) *node {
 	t.Helper()
+	return newNodeOf(t, fsmount(t), name, invite, args...)
+}
+
+// newNodeOf is newNode with a command of one's own.
+func newNodeOf(t testing.TB, bin, name, invite string, args ...string) *node {
+	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, data: filepath.Join(dir, name+"-data"), mnt: filepath.Join(dir, name), listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	n := &node{t: t, bin: bin, data: filepath.Join(dir, name+"-data"), mnt: filepath.Join(dir, name), listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
 	if err := os.Mkdir(n.mnt, 0755); err != nil {
 		t.Fatal(err)
 	}

@@ -5,15 +5,22 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
 
 // TestJoin lets a second machine join a volume of many files: all of it can be
-// listed, looked at and opened within seconds, though the contents are elsewhere.
+// listed, looked at and opened within seconds, though the contents are elsewhere. It takes a checkpoint or, where there is
+// none, the logs.
 func TestJoin(t *testing.T) {
+	t.Run("from a checkpoint", func(t *testing.T) { testJoin(t, eager(t, scale(1000, 50_000), year, year), true) })
+	t.Run("from the logs", func(t *testing.T) { testJoin(t, eager(t, 1<<40, year, year), false) })
+}
+
+func testJoin(t *testing.T, bin string, checkpoint bool) {
 	files, limit := scale(3000, 100_000), 10*time.Second
-	a := newNode(t, "a", "")
+	a := newNodeOf(t, bin, "a", "")
 	for i := range files {
 		dir := filepath.Join(a.mnt, fmt.Sprint("dir", i%100))
 		if i < 100 {
@@ -25,10 +32,13 @@ func TestJoin(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if checkpoint {
+		a.dropped(uint64(files) / 2)
+	}
 	last := fmt.Sprintf("dir%d/file%d", (files-1)%100, files-1)
 	invite := a.command("invite")
 	start := time.Now()
-	b := newNode(t, "b", invite[:len(invite)-1])
+	b := newNodeOf(t, bin, "b", invite[:len(invite)-1])
 	mount := time.Since(start)
 	b.until(time.Minute, "the last file", func() bool {
 		_, err := os.Stat(filepath.Join(b.mnt, last))
@@ -43,6 +53,9 @@ func TestJoin(t *testing.T) {
 		t.Fatalf("%s holds %q: %v", last, got, err)
 	}
 	took := time.Since(start)
+	if began := strings.Contains(b.log.String(), "began from a checkpoint"); began != checkpoint {
+		t.Errorf("began from a checkpoint: %v", began)
+	}
 	t.Logf("%d files: mounted after %.2f s, whole after %.2f s, all listed, looked at and one read after %.2f s",
 		files, mount.Seconds(), there.Seconds(), took.Seconds())
 	if took > limit {

@@ -21,7 +21,7 @@ import (
 // Then it does so with nodes that make a checkpoint, fold their trees and drop their logs every few hundred ops.
 func TestSplit(t *testing.T) {
 	t.Run("as shipped", func(t *testing.T) { testSplit(t, fsmount(t), scale(4, 100)) })
-	t.Run("with many checkpoints", func(t *testing.T) { testSplit(t, eager(t, 200, time.Hour), scale(4, 100)) })
+	t.Run("with many checkpoints", func(t *testing.T) { testSplit(t, eager(t, 200, time.Hour, year), scale(4, 100)) })
 }
 
 func testSplit(t *testing.T, bin string, rounds int) {
