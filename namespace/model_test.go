@@ -3,17 +3,15 @@ package namespace
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
-	"testing"
 )
 
 // The model is the rules of directories once more, as small as they can be: the
 // tree of a set of ops is computed from nothing. Every history of some devices
-// and ops is played on it, and short ones on real trees as well.
+// and actions is played on it, and short ones on real trees as well (explore_test.go).
 
-// What an op of the model does. Before the first there are x and y in the root.
+// What a device of the model does. Before the first there are x and y in the root.
 const (
 	makeInRoot = iota // mkdir z
 	makeInX           // mkdir x/z
@@ -22,7 +20,11 @@ const (
 	moveZtoX          // mv z x/z
 	moveZout          // mv x/z z
 	exchange          // exchange x and z
-	opKinds
+	removeX           // rmdir x
+	removeZ           // rmdir z
+	removeXZ          // rmdir x/z
+	moveXtoZ          // mv x z/x
+	actions
 )
 
 // The directories of the model: root, x, y, and one for each op that made one.
@@ -34,17 +36,25 @@ const (
 )
 
 const (
-	maxModelOps = 5
-	maxDirs     = dirFirst + maxModelOps
+	maxModelActions = 5
+	maxDirs         = dirFirst + maxModelActions
 )
 
-// modelOp is an op with what it moves where.
+// set is a set of ops, by their indices.
+type set uint64
+
+func (s set) has(i int) bool { return s>>i&1 != 0 }
+
+// modelOp is an op. An action may take several.
 type modelOp struct {
 	device, lamport int
+	knows           set
 	makes           int // the directory it makes, or 0
-	moves           []modelMove
-	to              int
+	to              int // where it makes it
 	name            byte
+	moves           []modelMove
+	keeps           int // the directory it keeps, or 0
+	removes         int // the directory it removes, or 0
 	demotes         []modelEntry
 }
 
@@ -62,14 +72,23 @@ func (o *modelOp) before(p *modelOp) bool {
 	return o.lamport < p.lamport || o.lamport == p.lamport && o.device < p.device
 }
 
+// keepsAlive reports whether an op says that a directory is to stay: it made
+// something in it, moved it or something to it, or does nothing but say so.
+func (o *modelOp) keepsAlive(d int) bool {
+	return o.makes != 0 && o.to == d || o.keeps == d && d != 0 ||
+		slices.ContainsFunc(o.moves, func(v modelMove) bool { return v.dir == d || v.to == d })
+}
+
 // modelTree is where every directory lies.
 type modelTree struct {
-	there  [maxDirs]bool
-	parent [maxDirs]int
-	name   [maxDirs]byte
-	// entry is the op that put a directory there: 1 + its index, 0 for x and y; made says that it also made it.
+	made    [maxDirs]bool // by some op
+	removed [maxDirs]bool // though it may be there for what it holds
+	there   [maxDirs]bool
+	parent  [maxDirs]int
+	name    [maxDirs]byte
+	// entry is the op that put a directory there: 1 + its index, 0 for x and y; first says that it also made it.
 	entry [maxDirs]int
-	made  [maxDirs]bool
+	first [maxDirs]bool
 	// demoted is the first op, 1 + its index, by which it keeps its conflict name there.
 	demoted [maxDirs]int
 }
@@ -77,27 +96,37 @@ type modelTree struct {
 // model is one history so far: the ops, and which of them each device knows.
 type model struct {
 	ops   []modelOp
-	knows [3]uint
+	dirs  int // made by ops
+	done  int // actions
+	knows [3]set
 }
 
-// tree computes the tree of a set of ops: all in their order, those left out that would make a cycle.
-func (m *model) tree(set uint) (t modelTree) {
-	t.there[dirRoot], t.there[dirX], t.there[dirY] = true, true, true
-	t.name[dirX], t.name[dirY], t.made[dirX], t.made[dirY] = 'x', 'y', true, true
-	var order []int
+func (m *model) all() set { return 1<<len(m.ops) - 1 }
+
+// order returns a set of ops in the order of their IDs.
+func (m *model) order(s set) (out []int) {
 	for i := range m.ops {
-		if set&(1<<i) != 0 {
-			order = append(order, i)
+		if s.has(i) {
+			out = append(out, i)
 		}
 	}
-	slices.SortFunc(order, func(a, b int) int {
+	slices.SortFunc(out, func(a, b int) int {
 		if m.ops[a].before(&m.ops[b]) {
 			return -1
 		}
 		return 1
 	})
+	return out
+}
+
+// tree computes the tree of a set of ops.
+func (m *model) tree(s set) (t modelTree) {
+	for d, name := range map[int]byte{dirRoot: '/', dirX: 'x', dirY: 'y'} {
+		t.made[d], t.name[d], t.first[d] = true, name, true
+	}
+	order := m.order(s)
 	for _, i := range order {
-		t.apply(i, &m.ops[i])
+		t.place(i, &m.ops[i])
 	}
 	for _, i := range order {
 		for _, e := range m.ops[i].demotes {
@@ -105,13 +134,43 @@ func (m *model) tree(set uint) (t modelTree) {
 				t.demoted[e.dir] = i + 1
 			}
 		}
+		if d := m.ops[i].removes; d != 0 && m.removes(i, s) {
+			t.removed[d] = true
+		}
+	}
+	for d := range t.there {
+		t.there[d] = t.made[d] && t.holds(d)
 	}
 	return t
 }
 
-func (t *modelTree) apply(i int, o *modelOp) {
-	if o.makes != 0 {
-		t.there[o.makes], t.parent[o.makes], t.name[o.makes], t.entry[o.makes], t.made[o.makes] = true, o.to, o.name, i+1, true
+// removes reports whether a removal has effect: it knew all that keeps its directory alive.
+func (m *model) removes(i int, s set) bool {
+	for k := range m.ops {
+		if s.has(k) && !m.ops[i].knows.has(k) && m.ops[k].keepsAlive(m.ops[i].removes) {
+			return false
+		}
+	}
+	return true
+}
+
+// holds reports whether a directory was not removed, or something in it was not.
+func (t *modelTree) holds(d int) bool {
+	if !t.removed[d] {
+		return true
+	}
+	for c := 1; c < maxDirs; c++ {
+		if t.made[c] && t.parent[c] == d && t.holds(c) {
+			return true
+		}
+	}
+	return false
+}
+
+// place makes or moves directories, unless that would make a cycle.
+func (t *modelTree) place(i int, o *modelOp) {
+	if d := o.makes; d != 0 {
+		t.made[d], t.parent[d], t.name[d], t.entry[d], t.first[d] = true, o.to, o.name, i+1, true
 		return
 	}
 	was := *t
@@ -120,7 +179,7 @@ func (t *modelTree) apply(i int, o *modelOp) {
 			*t = was // all of them or none
 			return
 		}
-		t.parent[v.dir], t.name[v.dir], t.entry[v.dir], t.made[v.dir] = v.to, v.name, i+1, false
+		t.parent[v.dir], t.name[v.dir], t.entry[v.dir], t.first[v.dir] = v.to, v.name, i+1, false
 	}
 }
 
@@ -134,7 +193,7 @@ func (t *modelTree) below(d, top int) bool {
 	return false
 }
 
-// group is what shows under one name: directories shown as one.
+// modelGroup is what shows under one name: directories shown as one.
 type modelGroup struct {
 	dirs    []int
 	top     int // the greatest entry: 1 + op
@@ -154,7 +213,7 @@ func (m *model) names(t *modelTree, class []int) map[byte][]modelGroup {
 			if g.demoted != t.demoted[d] {
 				return false
 			}
-			return t.made[o] && t.made[d] || !t.made[o] && !t.made[d] && t.entry[o] == t.entry[d]
+			return t.first[o] && t.first[d] || !t.first[o] && !t.first[d] && t.entry[o] == t.entry[d]
 		})
 		if i < 0 {
 			list = append(list, modelGroup{[]int{d}, t.entry[d], t.demoted[d]})
@@ -198,84 +257,183 @@ func (m *model) show(t *modelTree, class []int) string {
 	return strings.Join(lines, " ")
 }
 
-// find returns the directories shown at a name of a class, none if there are none.
-func (m *model) find(t *modelTree, class []int, name byte) []int {
+// find returns the groups that a class shows at a name, the first of which has it; none if none has.
+func (m *model) find(t *modelTree, class []int, name byte) []modelGroup {
 	if groups := m.names(t, class)[name]; len(groups) > 0 && groups[0].demoted == 0 {
-		return groups[0].dirs
+		return groups
 	}
 	return nil
 }
 
-// do lets a device do something that it can, and reports whether it could. If all is
-// set it has heard of everything before.
-func (m *model) do(device, kind int, all bool) bool {
-	if all {
-		m.knows[device] = 1<<len(m.ops) - 1
-	}
-	t := m.tree(m.knows[device])
-	root := []int{dirRoot}
-	op := modelOp{device: device, lamport: 1}
+// emit lets a device do an op.
+func (m *model) emit(device int, op modelOp) {
+	op.device, op.lamport, op.knows = device, 1, m.knows[device]
 	for i := range m.ops {
-		if m.knows[device]&(1<<i) != 0 {
+		if op.knows.has(i) {
 			op.lamport = max(op.lamport, m.ops[i].lamport+1)
 		}
 	}
-	from, into, what := root, root, byte('z')
-	switch kind {
-	case makeInX, moveZtoX, moveYtoX:
-		into = m.find(&t, root, 'x')
-	case moveXtoY:
-		into = m.find(&t, root, 'y')
-	case moveZout:
-		from = m.find(&t, root, 'x')
-	}
-	switch kind {
-	case moveXtoY, exchange:
-		what = 'x'
-	case moveYtoX:
-		what = 'y'
-	}
-	taken := into != nil && m.find(&t, into, what) != nil
-	switch {
-	case into == nil || from == nil:
-		return false
-	case kind == exchange:
-		x, z := m.find(&t, root, 'x'), m.find(&t, root, 'z')
-		if x == nil || z == nil {
-			return false
-		}
-		// As an op has them: the first of each, then the other members.
-		op.moves = append(op.moves, modelMove{x[0], dirRoot, 'z'}, modelMove{z[0], dirRoot, 'x'})
-		op.add(x[1:], dirRoot, 'z')
-		op.add(z[1:], dirRoot, 'x')
-		op.demote(m.names(&t, root)['x'], &t)
-		op.demote(m.names(&t, root)['z'], &t)
-	case taken:
-		return false
-	case kind == makeInRoot || kind == makeInX:
-		op.makes, op.to, op.name = dirFirst+len(m.ops), m.oldest(into), what
-	default:
-		what := m.find(&t, from, what)
-		if what == nil {
-			return false
-		}
-		op.add(what, m.oldest(into), t.name[what[0]])
-		op.demote(m.names(&t, from)[t.name[what[0]]], &t)
-	}
 	m.knows[device] |= 1 << len(m.ops)
 	m.ops = append(m.ops, op)
+}
+
+// do lets a device act after it heard of all that some others know, and reports whether it could.
+func (m *model) do(s modelStep) bool {
+	for other := range m.knows {
+		if s.hears>>other&1 != 0 {
+			m.knows[s.device] |= m.knows[other]
+		}
+	}
+	t := m.tree(m.knows[s.device])
+	at := func(path string) []modelGroup {
+		groups := []modelGroup{{dirs: []int{dirRoot}}}
+		for _, name := range []byte(path) {
+			if groups = m.find(&t, groups[0].dirs, name); groups == nil {
+				return nil
+			}
+		}
+		return groups
+	}
+	return m.act(s.device, &t, actionPaths[s.action], at)
+}
+
+// actionPath is an action: what it takes and where it puts it, as names in the order of descent. What has no
+// source makes a directory, what has no target removes one.
+type actionPath struct {
+	from, to string
+	swap     bool
+}
+
+var actionPaths = [actions]actionPath{
+	makeInRoot: {to: "z"},
+	makeInX:    {to: "xz"},
+	moveXtoY:   {from: "x", to: "yx"},
+	moveYtoX:   {from: "y", to: "xy"},
+	moveZtoX:   {from: "z", to: "xz"},
+	moveZout:   {from: "xz", to: "z"},
+	exchange:   {from: "x", to: "z", swap: true},
+	removeX:    {from: "x"},
+	removeZ:    {from: "z"},
+	removeXZ:   {from: "xz"},
+	moveXtoZ:   {from: "x", to: "zx"},
+}
+
+func (m *model) act(device int, t *modelTree, p actionPath, at func(string) []modelGroup) bool {
+	var source, into, taken []modelGroup
+	if p.from != "" {
+		if source = at(p.from); source == nil {
+			return false
+		}
+	}
+	if p.to != "" {
+		if into, taken = at(p.to[:len(p.to)-1]), at(p.to); into == nil || (taken != nil) != p.swap {
+			return false
+		}
+	}
+	switch {
+	case p.swap:
+		m.swap(device, t, source, taken)
+	case p.from == "":
+		m.dirs++
+		m.emit(device, modelOp{makes: dirFirst + m.dirs - 1, to: m.oldest(into[0].dirs), name: p.to[len(p.to)-1]})
+	case p.to == "":
+		if len(m.names(t, source[0].dirs)) > 0 {
+			return false
+		}
+		m.keep(device, t, source[0].dirs)
+		m.removeGroup(device, t, source)
+	default:
+		m.keep(device, t, source[0].dirs)
+		op := modelOp{}
+		op.add(source[0].dirs, m.oldest(into[0].dirs), p.to[len(p.to)-1])
+		rest := op.demote(source, t)
+		m.emit(device, op)
+		m.demoteRest(device, rest)
+	}
+	m.done++
 	return true
 }
 
-// demote lets all but the first of a name's groups keep their conflict names.
-func (o *modelOp) demote(groups []modelGroup, t *modelTree) {
+// swap exchanges two groups of the root. An op has the first of each, then the other members.
+func (m *model) swap(device int, t *modelTree, a, b []modelGroup) {
+	m.keep(device, t, b[0].dirs)
+	m.keep(device, t, a[0].dirs)
+	op := modelOp{}
+	nameA, nameB := t.name[a[0].dirs[0]], t.name[b[0].dirs[0]]
+	op.add(a[0].dirs[:1], dirRoot, nameB)
+	op.add(b[0].dirs[:1], dirRoot, nameA)
+	op.add(a[0].dirs[1:], dirRoot, nameB)
+	op.add(b[0].dirs[1:], dirRoot, nameA)
+	rest := append(op.demote(a, t), op.demote(b, t)...)
+	m.emit(device, op)
+	m.demoteRest(device, rest)
+}
+
+// keep lets removed directories stay that something is taken out of.
+func (m *model) keep(device int, t *modelTree, dirs []int) {
+	for _, d := range dirs {
+		if p := t.parent[d]; t.removed[p] {
+			t.removed[p] = false
+			m.emit(device, modelOp{keeps: p})
+		}
+	}
+}
+
+// removeGroup removes the first of a name's groups: an op for each directory, of which one may
+// demote what is left.
+func (m *model) removeGroup(device int, t *modelTree, groups []modelGroup) {
+	rest := losers(groups, t)
+	for _, d := range groups[0].dirs {
+		op := modelOp{removes: d}
+		if parent, one := oneParent(rest, t); one && parent == t.parent[d] {
+			op.demotes, rest = rest, nil
+		}
+		m.emit(device, op)
+	}
+	m.demoteRest(device, rest)
+}
+
+func (m *model) demoteRest(device int, rest []modelEntry) {
+	if len(rest) > 0 {
+		m.emit(device, modelOp{demotes: rest})
+	}
+}
+
+// losers returns the directories of all but the first of a name's groups that have no conflict name for good yet.
+func losers(groups []modelGroup, t *modelTree) (out []modelEntry) {
 	for _, g := range groups[1:] {
-		if g.demoted == 0 {
-			for _, d := range g.dirs {
-				o.demotes = append(o.demotes, modelEntry{d, t.entry[d]})
+		for _, d := range g.dirs {
+			if g.demoted == 0 {
+				out = append(out, modelEntry{d, t.entry[d]})
 			}
 		}
 	}
+	return out
+}
+
+// oneParent returns the directory in which all of some directories lie, if there is one.
+func oneParent(list []modelEntry, t *modelTree) (int, bool) {
+	for _, e := range list {
+		if t.parent[e.dir] != t.parent[list[0].dir] {
+			return 0, false
+		}
+	}
+	if len(list) == 0 {
+		return 0, false
+	}
+	return t.parent[list[0].dir], true
+}
+
+// demote lets the losers of a name keep their conflict names, by the op that takes the first away if
+// they lie where that does, else it returns them.
+func (o *modelOp) demote(groups []modelGroup, t *modelTree) []modelEntry {
+	list := losers(groups, t)
+	parent, one := oneParent(list, t)
+	if one && slices.ContainsFunc(groups[0].dirs, func(d int) bool { return t.parent[d] == parent }) {
+		o.demotes = append(o.demotes, list...)
+		return nil
+	}
+	return list
 }
 
 func (o *modelOp) add(dirs []int, to int, name byte) {
@@ -288,16 +446,21 @@ func (o *modelOp) add(dirs []int, to int, name byte) {
 func (m *model) oldest(class []int) int {
 	best := class[0]
 	for _, d := range class[1:] {
-		if best >= dirFirst && (d < dirFirst || m.ops[d-dirFirst].before(&m.ops[best-dirFirst])) {
+		if best >= dirFirst && (d < dirFirst || m.maker(d).before(m.maker(best))) {
 			best = d
 		}
 	}
 	return best
 }
 
-// check fails unless every directory is below the root once, and classes have one parent and no cycle.
+// maker returns the op that made a directory.
+func (m *model) maker(d int) *modelOp {
+	return &m.ops[slices.IndexFunc(m.ops, func(o modelOp) bool { return o.makes == d })]
+}
+
+// check fails unless every directory that is there is below the root once, and classes have one parent and no cycle.
 func (m *model) check() error {
-	t := m.tree(1<<len(m.ops) - 1)
+	t := m.tree(m.all())
 	seen := [maxDirs]int{}
 	var walk func(class []int, depth int) error
 	walk = func(class []int, depth int) error {
@@ -320,126 +483,9 @@ func (m *model) check() error {
 		return err
 	}
 	for d, there := range t.there {
-		if there != (seen[d] == 1) {
-			return fmt.Errorf("directory %d is there %d times", d, seen[d])
+		if want := b2i(there); seen[d] != want {
+			return fmt.Errorf("directory %d is there %d times, not %d", d, seen[d], want)
 		}
 	}
 	return nil
-}
-
-// step is one event of a history.
-type modelStep struct {
-	device, kind int
-	all          bool
-}
-
-// histories calls fn with every history of n ops, by three devices that before
-// each op hear of everything or of nothing.
-func histories(n int, fn func(*model, []modelStep)) {
-	var steps []modelStep
-	var next func(m model)
-	next = func(m model) {
-		if len(m.ops) == n {
-			fn(&m, steps)
-			return
-		}
-		for device := range m.knows {
-			for _, all := range []bool{false, true} {
-				if all && bits.OnesCount(m.knows[device]) == len(m.ops) {
-					continue // it knows all already
-				}
-				for kind := range opKinds {
-					c := model{ops: m.ops[:len(m.ops):len(m.ops)], knows: m.knows}
-					if c.do(device, kind, all) {
-						steps = append(steps, modelStep{device, kind, all})
-						next(c)
-						steps = steps[:len(steps)-1]
-					}
-				}
-			}
-		}
-	}
-	next(model{})
-}
-
-// TestModel checks the rules of directories on every history of 3 devices and a few ops.
-func TestModel(t *testing.T) {
-	count := 0
-	histories(scaled(4, maxModelOps), func(m *model, steps []modelStep) {
-		if count++; t.Failed() {
-			return
-		}
-		if err := m.check(); err != nil {
-			t.Errorf("%v: %v", steps, err)
-		}
-	})
-	t.Logf("%d histories", count)
-}
-
-// TestModelIsTheTree plays every history of 3 devices and a few ops on real trees, and
-// compares them with the model.
-func TestModelIsTheTree(t *testing.T) {
-	count := 0
-	histories(scaled(3, maxModelOps), func(m *model, steps []modelStep) {
-		if count++; t.Failed() {
-			return
-		}
-		whole := m.tree(1<<len(m.ops) - 1)
-		want := m.show(&whole, []int{dirRoot})
-		for i, got := range play(t, steps) {
-			if got != want {
-				t.Errorf("%v: tree %d is %s, the model says %s", steps, i, got, want)
-			}
-		}
-	})
-	t.Logf("%d histories", count)
-}
-
-// play plays a history on three trees, lets them meet, and shows each.
-func play(t *testing.T, steps []modelStep) (out []string) {
-	rigs := []*rig{newRig(t, 1), newRig(t, 2), newRig(t, 3)}
-	all := map[logKey][]byte{}
-	rigs[0].must(rigs[0].mkdir("x"), rigs[0].mkdir("y"))
-	rigs[0].flush(all)
-	for _, r := range rigs {
-		r.pull(all)
-	}
-	for _, s := range steps {
-		r := rigs[s.device]
-		if s.all {
-			r.pull(all)
-		}
-		r.must([]func() error{
-			makeInRoot: func() error { return r.mkdir("z") },
-			makeInX:    func() error { return r.mkdir("x/z") },
-			moveXtoY:   func() error { return r.mv("x", "y/x", 0) },
-			moveYtoX:   func() error { return r.mv("y", "x/y", 0) },
-			moveZtoX:   func() error { return r.mv("z", "x/z", 0) },
-			moveZout:   func() error { return r.mv("x/z", "z", 0) },
-			exchange:   func() error { return r.mv("x", "z", Exchange) },
-		}[s.kind]())
-		r.flush(all)
-	}
-	for _, r := range rigs {
-		r.pull(all)
-		mustCheck(t, r.Tree)
-		out = append(out, r.shape(Root))
-	}
-	return out
-}
-
-// shape writes a tree as the model does.
-func (r *rig) shape(dir NodeID) string {
-	list, err := r.List(dir, "", 100)
-	r.must(err)
-	var lines []string
-	for _, e := range list {
-		label := e.Name[:1]
-		if len(e.Name) > 1 {
-			label += "!"
-		}
-		lines = append(lines, label+"("+r.shape(e.Node)+")")
-	}
-	slices.Sort(lines)
-	return strings.Join(lines, " ")
 }
