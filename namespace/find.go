@@ -188,17 +188,24 @@ func (x *txn) settleBehind(now int64, d *node, f *found) error {
 	return nil
 }
 
-// settleAlias moves an entry to the conflict name under which it is shown.
+// settleAlias moves an entry to the conflict name under which it is shown. The contents that show beside it keep their names.
 func (x *txn) settleAlias(now int64, d *node, a alias) error {
-	u, err := x.unionOf(d.members(), a.slot)
+	u, e, err := x.behind(d, a)
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(u.entries(), func(e located) bool { return e.id == a.id })
-	if i < 0 {
-		return fmt.Errorf("find the entry shown behind a name: %w", ErrDamaged)
+	if e.kind == KindFile {
+		n, err := x.node(e.node)
+		if err != nil {
+			return err
+		}
+		if err := x.forkAll(now, n, e.dir, a.slot); err != nil {
+			return err
+		}
+		if u, e, err = x.behind(d, a); err != nil {
+			return err
+		}
 	}
-	e := u.entries()[i]
 	under, err := x.freeConflictName(u.dirs, a.slot, &e.slotEntry)
 	if err != nil {
 		return err
@@ -221,6 +228,18 @@ func (x *txn) settleAlias(now int64, d *node, a alias) error {
 		}
 	}
 	return x.removeCopies(now, &f)
+}
+
+// behind returns the entry that is shown under a conflict name, and the slots it is in.
+func (x *txn) behind(d *node, a alias) (u union, e located, err error) {
+	if u, err = x.unionOf(d.members(), a.slot); err != nil {
+		return u, e, err
+	}
+	i := slices.IndexFunc(u.entries(), func(e located) bool { return e.id == a.id })
+	if i < 0 {
+		return u, e, fmt.Errorf("find the entry shown behind a name: %w", ErrDamaged)
+	}
+	return u, u.entries()[i], nil
 }
 
 // freeConflictName returns the conflict name of an entry that no entry of its own has.
