@@ -36,7 +36,8 @@ test:
 	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip gcc:gcc libc6-dev:gcc
 	go test -race -shuffle=on -timeout 18m ./...
 
-# The same at the sizes that users meet; takes long and prints figures.
+# The same at the sizes that users meet; takes long and prints figures. With FOREVER_PJDFSTEST=DIR, a built
+# checkout of github.com/pjd/pjdfstest, that suite as well, beside the file system below.
 accept:
 	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h -run 'TestConvergence$$|TestModel|TestLateOp' ./namespace/
