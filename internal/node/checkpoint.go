@@ -161,14 +161,15 @@ func (n *Node) vector() map[replica.AuthorID]uint64 {
 }
 
 // isDue reports whether there should be another checkpoint: there was much work since the last
-// one, or that waits for the word of somebody who is gone, or for this device's in vain.
+// one. One that others have not endorsed yet is waited for, or there would be more and more of them while somebody is
+// away; unless it waits for somebody who is gone, or for this device in vain.
 func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 	if len(list) == 0 {
 		return c.grown(0) >= c.enough()
 	}
 	newest, active := &list[0], c.active()
-	if c.grown(newest.Clock) >= c.enough() {
-		return true
+	if newest.Complete() {
+		return c.grown(newest.Clock) >= c.enough()
 	}
 	for _, d := range newest.Active {
 		if !slices.Contains(newest.Endorsed, d) && !slices.Contains(active, d) {
@@ -176,7 +177,7 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 		}
 	}
 	// Two were made at once, and neither continues the other.
-	return !newest.Complete() && !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
+	return !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
 }
 
 // make makes a checkpoint if one is due and it is this device's turn.
