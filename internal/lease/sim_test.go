@@ -28,7 +28,7 @@ func TestSimulation(t *testing.T) {
 		}
 		return
 	}
-	seeds := uint64(10_000)
+	seeds := uint64(5_000)
 	if testing.Short() {
 		seeds = 500
 	}
