@@ -200,7 +200,8 @@ func (c *conn) acceptLoop() {
 			_ = c.mux.Close()
 			return
 		}
-		if c.mux.NumStreams() > 2*c.cfg.MaxStreams+1 {
+		// Streams of both sides, and as many again that one side has closed and the other not yet.
+		if c.mux.NumStreams() > 4*c.cfg.MaxStreams+1 {
 			c.fail(fmt.Errorf("%w: more than %d streams", ErrProtocol, c.cfg.MaxStreams))
 			continue
 		}
