@@ -108,11 +108,13 @@ func (n *Node) begin() error {
 	if !outrun {
 		return nil
 	}
-	if err := n.beginAgain(); err != nil {
+	b, err := n.prepare()
+	if err != nil { // nothing changed: the old tree serves until the next start
 		n.behind.Store(true)
 		n.log.Warn("the others went on without this device; its work cannot be carried over yet", "error", err)
+		return nil
 	}
-	return nil
+	return n.rejoin(b)
 }
 
 // meet exchanges with other devices, without a tree to deliver to, while fn runs.
@@ -205,7 +207,10 @@ func (n *Node) beginFresh() error {
 // beginWith imports a checkpoint into an empty state.
 func (n *Node) beginWith(cp *replica.Checkpoint) error {
 	began := time.Now()
-	if err := errors.Join(n.note(&beginning{Checkpoint: cp.ID}), n.repl.BeginAt(cp.ID)); err != nil {
+	if err := n.note(&beginning{Checkpoint: cp.ID}); err != nil {
+		return err
+	}
+	if err := n.repl.BeginAt(cp.ID); err != nil {
 		return err
 	}
 	err := n.meet(func(ctx context.Context) error {
@@ -226,11 +231,11 @@ func (n *Node) beginWith(cp *replica.Checkpoint) error {
 	return n.note(nil)
 }
 
-// beginAgain makes a new tree from a checkpoint beside the old one, carries over what only this
-// device has, and puts it in the old one's place. After it began it needs the network no more.
-func (n *Node) beginAgain() error {
+// prepare imports a checkpoint beside the old tree, to begin anew from it; from then on the
+// network is not needed any more.
+func (n *Node) prepare() (*beginning, error) {
 	if err := n.settleOld(); err != nil {
-		return err
+		return nil, err
 	}
 	b := &beginning{}
 	n.behind.Store(false)
@@ -252,13 +257,9 @@ func (n *Node) beginAgain() error {
 		return n.importTree(ctx, kv.Moved(n.state, 't', nextTree), cp)
 	})
 	if err != nil {
-		return errors.Join(err, kv.Clear(n.state, nextTree), n.note(nil))
+		return nil, errors.Join(err, kv.Clear(n.state, nextTree), n.note(nil))
 	}
-	b.Phase = joining
-	if err := n.note(b); err != nil {
-		return err
-	}
-	return n.rejoin(b)
+	return b, nil
 }
 
 // resume goes on with a beginning that was broken off: the old tree is whole, the next one may be anything.
@@ -291,9 +292,14 @@ func (n *Node) checkpoint(id replica.Hash) *replica.Checkpoint {
 	return nil
 }
 
-// rejoin takes the logs behind the checkpoint in the place of the old ones, so that what is
-// carried over then knows what the others know.
+// rejoin takes the logs behind the checkpoint in the place of the old ones, so that what is then
+// carried over knows what the others know; and puts the next tree in the old one's place. If it fails the node must
+// not go on: the next start does.
 func (n *Node) rejoin(b *beginning) error {
+	b.Phase = joining
+	if err := n.note(b); err != nil {
+		return err
+	}
 	if err := n.repl.BeginAt(b.Checkpoint); err != nil {
 		return err
 	}
@@ -384,8 +390,15 @@ func (n *Node) swap(b *beginning) error {
 			return err
 		}
 	}
-	if err := errors.Join(kv.Move(n.state, nextTree, 't'), n.note(nil), n.repl.Close(), n.openReplica(n.deliver)); err != nil {
-		return fmt.Errorf("begin anew: %w", err)
+	for _, step := range []func() error{
+		func() error { return kv.Move(n.state, nextTree, 't') },
+		func() error { return n.note(nil) },
+		n.repl.Close,
+		func() error { return n.openReplica(n.deliver) },
+	} {
+		if err := step(); err != nil {
+			return fmt.Errorf("begin anew: %w", err)
+		}
 	}
 	n.behind.Store(false)
 	return nil
