@@ -155,7 +155,7 @@ func (r *rebase) join(n, there *node, places []place) error {
 	wrote := false
 	for i := range n.heads {
 		h := &n.heads[i]
-		if !r.unshared(h.ID) || there.shows(h) {
+		if !r.unshared(h.ID) || there.links > 0 && there.shows(h) { // one that was removed does not stand for this one
 			continue
 		}
 		err := r.write(there.id, h, replaces)
@@ -191,6 +191,9 @@ func (n *node) shows(c *Content) bool {
 // replaced returns the heads of the new tree's file that had been replaced in the old one.
 func (r *rebase) replaced(n, there *node) (ops [][]byte, err error) {
 	for _, h := range there.heads {
+		if n.shows(&h) {
+			continue // it stands for a content that need not be written again
+		}
 		_, err := r.old.db.Get(pastKey(n.id, h.ID))
 		if errors.Is(err, kv.ErrNotFound) {
 			continue
