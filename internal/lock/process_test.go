@@ -44,6 +44,10 @@ func (p *process) next() {
 	} else {
 		e.Class, e.Process = Flock, false
 	}
+	if p.m.machine.files[e.File] != nil && !p.m.machine.Alone() { // it may give up, or weaken, what it has
+		e.Seq = p.m.publish(e.File)
+		p.released(e.File)
+	}
 	p.m.lastOp++
 	e.Op = p.m.lastOp
 	p.m.ops[e.Op] = p
@@ -118,16 +122,7 @@ func (p *process) unlock(f File) {
 		return
 	}
 	release := func(seq uint64) {
-		for i := range m.log {
-			if e := &m.log[i]; e.file == f && e.proc == p {
-				e.released = true
-			}
-		}
-		for i := range m.dirty {
-			if e := &m.dirty[i]; e.file == f && e.proc == p {
-				e.released = true
-			}
-		}
+		p.released(f)
 		m.step(Release{File: f, Held: Held{Handle: p.owner}, ByHandle: true, Seq: seq})
 	}
 	if m.machine.Alone() {
@@ -142,6 +137,17 @@ func (p *process) unlock(f File) {
 			}
 		})
 	})
+}
+
+// released notes that what the process wrote is to be seen by whoever may lock it.
+func (p *process) released(f File) {
+	for _, list := range [][]entry{p.m.log, p.m.dirty} {
+		for i := range list {
+			if e := &list[i]; e.file == f && e.proc == p {
+				e.released = true
+			}
+		}
+	}
 }
 
 // consents reports whether m may rely on o's consent to a file at this moment.

@@ -25,6 +25,7 @@ type need struct {
 
 func (e Acquire) step(m *Machine) error {
 	m.clock++
+	m.seq = max(m.seq, e.Seq)
 	r := &request{Acquire: e, stamp: m.clock, since: m.now, fresh: true}
 	m.byOp[e.Op] = r
 	if m.files[e.File] == nil && len(m.files) >= m.cfg.MaxFiles {

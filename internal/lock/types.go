@@ -157,6 +157,9 @@ type (
 		// Process says that the owner is one process, which cannot unlock while it
 		// waits: then a circle of such waits is refused.
 		Process bool
+		// Seq is how long this mount's log is with what was written under locks of the
+		// owner that this one replaces.
+		Seq uint64
 	}
 	// Release unlocks what an owner holds in a range, or with ByHandle everything that
 	// was locked through a handle. What was written under it is in this mount's log up to Seq.
