@@ -127,7 +127,8 @@ func mayWait(req fuse.Request) bool {
 	case *fuse.ReadRequest:
 		return !r.Dir
 	case *fuse.WriteRequest, *fuse.FlushRequest, *fuse.FsyncRequest, *fuse.ReleaseRequest,
-		*fuse.FAllocateRequest, *fuse.RenameRequest, *fuse.LinkRequest, *fuse.StatfsRequest:
+		*fuse.FAllocateRequest, *fuse.RenameRequest, *fuse.LinkRequest, *fuse.StatfsRequest,
+		*fuse.LockRequest, *fuse.LockWaitRequest, *fuse.UnlockRequest, *fuse.QueryLockRequest:
 		return true
 	case *fuse.SetattrRequest:
 		return r.Valid.Size()
@@ -205,6 +206,14 @@ func (c *call) dispatchTree(req fuse.Request) error {
 		return c.removexattr(r)
 	case *fuse.StatfsRequest:
 		return c.statfs(r)
+	case *fuse.LockRequest:
+		return c.lock(r, volume.LockTry)
+	case *fuse.LockWaitRequest:
+		return c.lock((*fuse.LockRequest)(r), volume.LockWait)
+	case *fuse.UnlockRequest:
+		return c.unlock(r)
+	case *fuse.QueryLockRequest:
+		return c.queryLock(r)
 	case *fuse.UnrecognizedRequest:
 		return c.unrecognized(r)
 	case *fuse.DestroyRequest:

@@ -35,6 +35,9 @@ var errnos = []struct {
 	{volume.ErrInvalid, syscall.EINVAL},
 	{volume.ErrBusy, syscall.EBUSY},
 	{volume.ErrTooLarge, syscall.EFBIG},
+	{volume.ErrLocked, syscall.EAGAIN},
+	{volume.ErrDeadlock, syscall.EDEADLK},
+	{volume.ErrTooManyLocks, syscall.ENOLCK},
 	{volume.ErrNotSupported, syscall.EOPNOTSUPP},
 	{context.Canceled, syscall.EINTR},
 	// What the disk below says counts only where it means the same to the program. The

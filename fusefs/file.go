@@ -34,7 +34,7 @@ func (c *call) open(r *fuse.OpenRequest) error {
 	f := &openFile{Handle: h}
 	id := c.s.files.add(f)
 	msg := c.scratch[:outHeaderSize+openOutSize]
-	putOpenOut(msg[outHeaderSize:], id, openReply(h, int(r.Flags)))
+	putOpenOut(msg[outHeaderSize:], id, c.s.openReply(h, int(r.Flags)))
 	if err := c.send(msg); err != nil {
 		c.s.files.remove(id)
 		f.Release()
@@ -43,12 +43,12 @@ func (c *call) open(r *fuse.OpenRequest) error {
 }
 
 // openReply says what the kernel may do with a new handle.
-func openReply(h *volume.Handle, flags int) fuse.OpenResponseFlags {
+func (s *Server) openReply(h *volume.Handle, flags int) fuse.OpenResponseFlags {
 	var f fuse.OpenResponseFlags
 	if h.KeepCache() {
 		f |= fuse.OpenKeepCache
 	}
-	if flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+	if flags&syscall.O_ACCMODE == syscall.O_RDONLY && !s.vol.Locking() { // any close gives up the process's locks
 		f |= openNoFlush
 	}
 	return f
@@ -90,7 +90,7 @@ func (c *call) create(r *fuse.CreateRequest) error {
 	msg := c.scratch[:outHeaderSize+entryOutSize+openOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
 		putEntryOut(msg[outHeaderSize:], &a, c.nameValidity(fresh, uint64(r.Node)), c.attrValidity(fresh, a.Ino))
-		putOpenOut(msg[outHeaderSize+entryOutSize:], id, openReply(h, int(r.Flags)))
+		putOpenOut(msg[outHeaderSize+entryOutSize:], id, c.s.openReply(h, int(r.Flags)))
 		err = c.send(msg)
 	})
 	if err != nil {
@@ -159,7 +159,9 @@ func (c *call) flush(r *fuse.FlushRequest) error {
 	if f == nil {
 		return syscall.EBADF
 	}
-	if err := f.Flush(c.ctx); err != nil {
+	err := f.Flush(c.ctx)
+	f.UnlockOwner(c.ctx, uint64(r.LockOwner))
+	if err != nil {
 		return err
 	}
 	return c.ok(r.Respond)

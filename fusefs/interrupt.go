@@ -27,6 +27,7 @@ type waiter struct {
 	cancel  context.CancelFunc
 	thread  uint32 // that waits, 0 if it is not known here
 	read    bool   // nothing is changed: failing it with EINTR does no harm
+	lock    bool   // the kernel itself asks again if the signal does not matter
 	watched bool   // guarded by Server.callMu
 }
 
@@ -35,6 +36,10 @@ type waiter struct {
 func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	_, read := req.(*fuse.ReadRequest)
 	w := &waiter{thread: c.hdr.Pid, read: read}
+	switch req.(type) {
+	case *fuse.LockRequest, *fuse.LockWaitRequest, *fuse.QueryLockRequest:
+		w.lock = true
+	}
 	w.ctx, w.cancel = context.WithCancel(c.idleCtx)
 	c.ctx = w.ctx
 	leave := s.enter(c.hdr.ID, w)
@@ -92,6 +97,10 @@ func (w *waiter) watch() {
 }
 
 func (w *waiter) endIfWanted() bool {
+	if w.lock {
+		w.cancel()
+		return true
+	}
 	sig, err := readSignals(w.thread)
 	end := sig.fatal() || w.read && (err != nil || sig.asked())
 	if end {

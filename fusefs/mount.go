@@ -101,6 +101,7 @@ func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 		// Without asynchronous direct I/O: its waits cannot be interrupted.
 		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto, fuse.InitAsyncDIO),
 	}
+	opts = append(opts, lockOptions(cfg.Volume)...)
 	if cfg.AllowOther {
 		opts = append(opts, fuse.AllowOther())
 	}

@@ -25,6 +25,7 @@ type Replica struct {
 	fetches       *fetcher
 	incoming      *incoming
 	leases        *Leases // nil: none are kept
+	locks         *Locks  // nil: none are shared
 
 	// logMu orders changes of the logs: state first, then memory.
 	logMu sync.Mutex
@@ -194,6 +195,9 @@ func (r *Replica) Close() error {
 	r.fetches.mu.Unlock()
 	if r.leases != nil {
 		r.leases.end()
+	}
+	if r.locks != nil {
+		r.locks.end()
 	}
 	r.mu.Lock()
 	l := r.listener

@@ -61,6 +61,9 @@ func (r *Replica) Serve(ctx context.Context) error {
 	if r.leases != nil {
 		r.spawn(func() { r.leases.run(ctx) })
 	}
+	if r.locks != nil {
+		r.spawn(func() { r.locks.run(ctx) })
+	}
 	<-ctx.Done()
 	return r.Close()
 }

@@ -79,6 +79,9 @@ func (s *session) run() error {
 		if s.keepsLeases() {
 			s.spawn("leases", s.leaseLoop)
 		}
+		if s.sharesLocks() {
+			s.spawn("locks", s.lockLoop)
+		}
 	}
 	s.spawn("fetch", func() error { return s.openStream(replicapb.Stream_KIND_FETCH, s.fetch.run) })
 	s.spawn("push", s.pushLoop)
@@ -179,6 +182,10 @@ func (s *session) serveStream(st *stream) error {
 	case replicapb.Stream_KIND_LEASE:
 		if s.keepsLeases() {
 			return s.takeLease(st)
+		}
+	case replicapb.Stream_KIND_LOCK:
+		if s.sharesLocks() {
+			return s.takeLocks(st)
 		}
 	}
 	// Of a later version: the other side will do without.

@@ -86,6 +86,8 @@ type Config struct {
 	Logger hclog.Logger // nil: none
 	// Peers are the other mounts to keep in step with; nil: none.
 	Peers Peers
+	// Locks are the locks of this mount and of others; nil: a kernel keeps its own.
+	Locks Locks
 
 	ReadOnly bool
 	// DiskUsage reports total and free bytes for statfs; nil means unknown.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/foreverfs/forever/namespace"
@@ -14,12 +15,14 @@ const syncFlags = syscall.O_SYNC | syscall.O_DSYNC
 
 // Handle is an open regular file.
 type Handle struct {
-	v     *Volume
-	in    *inode
-	flags int
-	keep  bool
-	ahead readAhead
-	once  sync.Once
+	v      *Volume
+	in     *inode
+	flags  int
+	keep   bool
+	ahead  readAhead
+	id     uint64      // among handles of this volume
+	locked atomic.Bool // somebody tried to lock through it
+	once   sync.Once
 }
 
 // Open opens a regular file. flags are those of open(2); O_TRUNC is honoured.
@@ -64,7 +67,7 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	if err := v.load(in); err != nil {
 		return nil, err
 	}
-	h := &Handle{v: v, in: in, flags: flags, keep: in.kernelCached}
+	h := &Handle{v: v, in: in, flags: flags, keep: in.kernelCached, id: v.handles.Add(1)}
 	in.kernelCached = true
 	v.mu.Lock()
 	in.opens++
@@ -148,6 +151,7 @@ func (h *Handle) Truncate(ctx context.Context, size int64) error {
 func (h *Handle) Release() {
 	h.once.Do(func() {
 		in := h.in
+		h.unlockAll()
 		h.v.mu.Lock()
 		in.opens--
 		last := in.opens == 0

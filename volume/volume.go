@@ -35,6 +35,8 @@ type Volume struct {
 	notifyMu sync.Mutex
 	notifier Notifier
 
+	handles atomic.Uint64 // numbers given to handles
+
 	seals    chan sealJob
 	sealing  atomic.Int64 // blocks queued for sealing or being sealed
 	unsynced atomic.Bool  // the state has updates that no Sync followed

@@ -62,7 +62,7 @@ func daemonCommand(dir string, opts *nodeOptions, mount *mountOptions) (*exec.Cm
 		return nil, err
 	}
 	args := []string{"--data", dir, "--listen", opts.listen, "--log-level", opts.logLevel, "--consistency", opts.promise,
-		"--ready-fd", strconv.Itoa(readyFD)}
+		"--locks", opts.locks, "--ready-fd", strconv.Itoa(readyFD)}
 	if opts.readOnly {
 		args = append(args, "--read-only")
 	}

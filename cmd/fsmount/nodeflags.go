@@ -16,6 +16,7 @@ type nodeOptions struct {
 	join     string
 	readOnly bool
 	promise  string
+	locks    string
 	daemon   bool
 	logLevel string
 	logJSON  bool
@@ -33,6 +34,7 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.join, "join", "", "first use only: join the volume of `INVITE` instead of creating one")
 	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
 	f.StringVar(&o.promise, "consistency", closeToOpen, "`MODE`: close-to-open (what a call changed, others see once it returns) or eventual (wait for nobody)")
+	f.StringVar(&o.locks, "locks", clusterLocks, "`MODE`: cluster (file locks count on all connected mounts) or local (on this one only)")
 	f.BoolVar(&o.daemon, "daemon", false, "return as soon as the node is usable, and log to DIR/log")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
@@ -57,11 +59,21 @@ const (
 	eventual    = "eventual"
 )
 
+// What --locks takes.
+const (
+	clusterLocks = "cluster"
+	localLocks   = "local"
+)
+
 // check refuses values that no flag takes.
 func (o *nodeOptions) check() error {
 	if o.promise != closeToOpen && o.promise != eventual {
 		return &fail.Error{Kind: fail.Usage, Op: "consistency " + o.promise + " is unknown",
 			Next: "use " + closeToOpen + " or " + eventual}
+	}
+	if o.locks != clusterLocks && o.locks != localLocks {
+		return &fail.Error{Kind: fail.Usage, Op: "locks " + o.locks + " is unknown",
+			Next: "use " + clusterLocks + " or " + localLocks}
 	}
 	return nil
 }
@@ -69,7 +81,8 @@ func (o *nodeOptions) check() error {
 // config returns the configuration of the node in dir.
 func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
-		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Eventual: o.promise == eventual, Logger: log,
+		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
+		LocalLocks: o.locks == localLocks, Logger: log,
 		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),
 	}
 }

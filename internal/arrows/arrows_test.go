@@ -29,12 +29,13 @@ var arrows = map[string][]string{
 	"casstore":          {"chunk"},
 	"namespace":         {"chunk", "namespace"},
 	"transport":         {"transport"},
-	"replica":           {"chunk", "transport", "replica", "internal/lease"},
+	"replica":           {"chunk", "transport", "replica", "internal/lease", "internal/lock"},
 	"volume":            {"chunk", "namespace"},
 	"fusefs":            {"volume", "namespace"},
 	"internal/kv":       {},
 	"internal/fail":     {},
 	"internal/lease":    {},
+	"internal/lock":     {},
 	"internal/sealedfs": {},
 	"internal/control":  {},
 	"internal/arrows":   {},
@@ -42,7 +43,7 @@ var arrows = map[string][]string{
 	"internal/accept":   {},
 	"internal/node": {
 		"chunk", "cipher", "casstore", "namespace", "transport", "replica", "volume", "fusefs",
-		"internal/control", "internal/lease", "internal/sealedfs",
+		"internal/control", "internal/lease", "internal/lock", "internal/sealedfs",
 	},
 	"cmd/fsmount": {"internal/node", "internal/control"},
 }

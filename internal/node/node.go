@@ -35,6 +35,8 @@ type Config struct {
 	ReadOnly bool
 	// Eventual has nobody wait for other mounts: changes show there a moment later.
 	Eventual bool
+	// LocalLocks has file locks exclude only processes on this mount.
+	LocalLocks bool
 	// Name is what other devices show for this one; empty means the host name.
 	Name string
 	// Logger must not be nil.
@@ -74,6 +76,7 @@ type Node struct {
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica
 	step    *inStep        // nil where nobody waits for anybody
+	locks   *fileLocks     // nil where locks are not shared
 	server  *http.Server
 	mount   atomic.Pointer[mount]
 	refused refusals

@@ -63,6 +63,9 @@ func (n *Node) deliver(env replica.Envelope) error {
 		if n.step != nil {
 			n.step.applied(env.Author, env.Seq)
 		}
+		if n.locks != nil {
+			n.locks.applied(env.Author, env.Seq)
+		}
 	}
 	if errors.Is(err, namespace.ErrNotReady) {
 		return fmt.Errorf("%w: %w", replica.ErrLater, err)

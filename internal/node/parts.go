@@ -47,8 +47,14 @@ func (n *Node) openVolume() error {
 		n.step = keepInStep(n.repl, author, tree)
 		peers = n.step
 	}
+	var locks volume.Locks
+	if !n.cfg.LocalLocks {
+		n.locks = shareLocks(n.repl, author, tree)
+		locks = n.locks
+	}
 	n.vol, err = volume.Open(volume.Config{
 		Peers:     peers,
+		Locks:     locks,
 		Tree:      tree,
 		State:     n.state,
 		Chunks:    &chunks{store: n.store, peers: n.repl, log: n.log},
@@ -64,6 +70,9 @@ func (n *Node) openVolume() error {
 	}
 	if n.step != nil {
 		n.step.vol = n.vol
+	}
+	if n.locks != nil {
+		n.locks.vol = n.vol
 	}
 	after := map[replica.AuthorID]uint64{}
 	for a, seq := range n.vol.Vector() {

@@ -81,6 +81,7 @@ const (
 	Stream_KIND_PUSH    Stream_Kind = 2
 	Stream_KIND_FETCH   Stream_Kind = 3
 	Stream_KIND_LEASE   Stream_Kind = 4
+	Stream_KIND_LOCK    Stream_Kind = 5
 )
 
 // Enum value maps for Stream_Kind.
@@ -91,6 +92,7 @@ var (
 		2: "KIND_PUSH",
 		3: "KIND_FETCH",
 		4: "KIND_LEASE",
+		5: "KIND_LOCK",
 	}
 	Stream_Kind_value = map[string]int32{
 		"KIND_UNKNOWN": 0,
@@ -98,6 +100,7 @@ var (
 		"KIND_PUSH":    2,
 		"KIND_FETCH":   3,
 		"KIND_LEASE":   4,
+		"KIND_LOCK":    5,
 	}
 )
 
@@ -126,6 +129,61 @@ func (x Stream_Kind) Number() protoreflect.EnumNumber {
 // Deprecated: Use Stream_Kind.Descriptor instead.
 func (Stream_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{21, 0}
+}
+
+type LockItem_Kind int32
+
+const (
+	LockItem_KIND_UNKNOWN LockItem_Kind = 0
+	LockItem_KIND_ASK     LockItem_Kind = 1 // for the receiver's consent
+	LockItem_KIND_GIVE    LockItem_Kind = 2 // the sender consents, and gives back the receiver's consent
+	LockItem_KIND_SHOW    LockItem_Kind = 3 // the sender holds less than the receiver knows
+	LockItem_KIND_LEAVE   LockItem_Kind = 4 // the sender gives back the receiver's consent and waits for nothing
+)
+
+// Enum value maps for LockItem_Kind.
+var (
+	LockItem_Kind_name = map[int32]string{
+		0: "KIND_UNKNOWN",
+		1: "KIND_ASK",
+		2: "KIND_GIVE",
+		3: "KIND_SHOW",
+		4: "KIND_LEAVE",
+	}
+	LockItem_Kind_value = map[string]int32{
+		"KIND_UNKNOWN": 0,
+		"KIND_ASK":     1,
+		"KIND_GIVE":    2,
+		"KIND_SHOW":    3,
+		"KIND_LEAVE":   4,
+	}
+)
+
+func (x LockItem_Kind) Enum() *LockItem_Kind {
+	p := new(LockItem_Kind)
+	*p = x
+	return p
+}
+
+func (x LockItem_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LockItem_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_replica_replicapb_replica_proto_enumTypes[2].Descriptor()
+}
+
+func (LockItem_Kind) Type() protoreflect.EnumType {
+	return &file_replica_replicapb_replica_proto_enumTypes[2]
+}
+
+func (x LockItem_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LockItem_Kind.Descriptor instead.
+func (LockItem_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35, 0}
 }
 
 // Signed is a body and its signature; the hash of the body is its name.
@@ -2525,6 +2583,262 @@ func (x *LeaseMessage) GetRevoked() uint64 {
 	return 0
 }
 
+// LockMessage travels both ways on the lock stream. In its session a side has the
+// other's consent to lock files.
+type LockMessage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Log           []byte                 `protobuf:"bytes,1,opt,name=log,proto3" json:"log,omitempty"`      // that the sender writes, 16 bytes; in the first message
+	Mine          uint64                 `protobuf:"varint,2,opt,name=mine,proto3" json:"mine,omitempty"`   // the sender's session; 0: it needs no consent
+	Yours         uint64                 `protobuf:"varint,3,opt,name=yours,proto3" json:"yours,omitempty"` // the receiver's session, as far as it was heard of
+	Time          int64                  `protobuf:"varint,4,opt,name=time,proto3" json:"time,omitempty"`   // the sender's clock, nanoseconds since any moment
+	Echo          int64                  `protobuf:"varint,5,opt,name=echo,proto3" json:"echo,omitempty"`   // the last time heard in the receiver's session
+	Beat          bool                   `protobuf:"varint,6,opt,name=beat,proto3" json:"beat,omitempty"`   // time is to be said back at once
+	Clock         uint64                 `protobuf:"varint,7,opt,name=clock,proto3" json:"clock,omitempty"` // a Lamport clock
+	Items         []*LockItem            `protobuf:"bytes,8,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockMessage) Reset() {
+	*x = LockMessage{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockMessage) ProtoMessage() {}
+
+func (x *LockMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockMessage.ProtoReflect.Descriptor instead.
+func (*LockMessage) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *LockMessage) GetLog() []byte {
+	if x != nil {
+		return x.Log
+	}
+	return nil
+}
+
+func (x *LockMessage) GetMine() uint64 {
+	if x != nil {
+		return x.Mine
+	}
+	return 0
+}
+
+func (x *LockMessage) GetYours() uint64 {
+	if x != nil {
+		return x.Yours
+	}
+	return 0
+}
+
+func (x *LockMessage) GetTime() int64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *LockMessage) GetEcho() int64 {
+	if x != nil {
+		return x.Echo
+	}
+	return 0
+}
+
+func (x *LockMessage) GetBeat() bool {
+	if x != nil {
+		return x.Beat
+	}
+	return false
+}
+
+func (x *LockMessage) GetClock() uint64 {
+	if x != nil {
+		return x.Clock
+	}
+	return 0
+}
+
+func (x *LockMessage) GetItems() []*LockItem {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// LockItem says something about one file.
+type LockItem struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          LockItem_Kind          `protobuf:"varint,1,opt,name=kind,proto3,enum=forever.replica.LockItem_Kind" json:"kind,omitempty"`
+	File          []byte                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"`    // 16 bytes
+	Stamp         uint64                 `protobuf:"varint,3,opt,name=stamp,proto3" json:"stamp,omitempty"` // of ask: since when the sender has been wanting it
+	Want          bool                   `protobuf:"varint,4,opt,name=want,proto3" json:"want,omitempty"`   // of give: the sender waits for locks of others
+	Seq           uint64                 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`     // of give and show: of the sender's log, to be applied first
+	Locks         []*LockRange           `protobuf:"bytes,6,rep,name=locks,proto3" json:"locks,omitempty"`  // of give and show: all that are held at the sender
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockItem) Reset() {
+	*x = LockItem{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockItem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockItem) ProtoMessage() {}
+
+func (x *LockItem) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockItem.ProtoReflect.Descriptor instead.
+func (*LockItem) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *LockItem) GetKind() LockItem_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return LockItem_KIND_UNKNOWN
+}
+
+func (x *LockItem) GetFile() []byte {
+	if x != nil {
+		return x.File
+	}
+	return nil
+}
+
+func (x *LockItem) GetStamp() uint64 {
+	if x != nil {
+		return x.Stamp
+	}
+	return 0
+}
+
+func (x *LockItem) GetWant() bool {
+	if x != nil {
+		return x.Want
+	}
+	return false
+}
+
+func (x *LockItem) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LockItem) GetLocks() []*LockRange {
+	if x != nil {
+		return x.Locks
+	}
+	return nil
+}
+
+// LockRange is a lock on the bytes from start to end, both included.
+type LockRange struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Flock         bool                   `protobuf:"varint,1,opt,name=flock,proto3" json:"flock,omitempty"` // of flock(2), else of fcntl(2)
+	Exclusive     bool                   `protobuf:"varint,2,opt,name=exclusive,proto3" json:"exclusive,omitempty"`
+	Start         uint64                 `protobuf:"varint,3,opt,name=start,proto3" json:"start,omitempty"`
+	End           uint64                 `protobuf:"varint,4,opt,name=end,proto3" json:"end,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LockRange) Reset() {
+	*x = LockRange{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LockRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LockRange) ProtoMessage() {}
+
+func (x *LockRange) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LockRange.ProtoReflect.Descriptor instead.
+func (*LockRange) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *LockRange) GetFlock() bool {
+	if x != nil {
+		return x.Flock
+	}
+	return false
+}
+
+func (x *LockRange) GetExclusive() bool {
+	if x != nil {
+		return x.Exclusive
+	}
+	return false
+}
+
+func (x *LockRange) GetStart() uint64 {
+	if x != nil {
+		return x.Start
+	}
+	return 0
+}
+
+func (x *LockRange) GetEnd() uint64 {
+	if x != nil {
+		return x.End
+	}
+	return 0
+}
+
 // PeerRecord is what a device remembers of another.
 type PeerRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2539,7 +2853,7 @@ type PeerRecord struct {
 
 func (x *PeerRecord) Reset() {
 	*x = PeerRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2551,7 +2865,7 @@ func (x *PeerRecord) String() string {
 func (*PeerRecord) ProtoMessage() {}
 
 func (x *PeerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2564,7 +2878,7 @@ func (x *PeerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRecord.ProtoReflect.Descriptor instead.
 func (*PeerRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PeerRecord) GetAddrs() []string {
@@ -2614,7 +2928,7 @@ type InviteRecord struct {
 
 func (x *InviteRecord) Reset() {
 	*x = InviteRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2626,7 +2940,7 @@ func (x *InviteRecord) String() string {
 func (*InviteRecord) ProtoMessage() {}
 
 func (x *InviteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2639,7 +2953,7 @@ func (x *InviteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRecord.ProtoReflect.Descriptor instead.
 func (*InviteRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *InviteRecord) GetRole() Role {
@@ -2675,7 +2989,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2687,7 +3001,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2700,7 +3014,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HeadRecord) GetSeq() uint64 {
@@ -2840,9 +3154,9 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\x0e2\x15.forever.replica.RoleR\x04role\"5\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x91\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa0\x01\n" +
 	"\x06Stream\x120\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"U\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"d\n" +
 	"\x04Kind\x12\x10\n" +
 	"\fKIND_UNKNOWN\x10\x00\x12\f\n" +
 	"\bKIND_LOG\x10\x01\x12\r\n" +
@@ -2850,7 +3164,8 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\n" +
 	"KIND_FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
-	"KIND_LEASE\x10\x04\"\xe1\x02\n" +
+	"KIND_LEASE\x10\x04\x12\r\n" +
+	"\tKIND_LOCK\x10\x05\"\xe1\x02\n" +
 	"\n" +
 	"LogMessage\x12,\n" +
 	"\x05state\x18\x01 \x01(\v2\x16.forever.replica.StateR\x05state\x121\n" +
@@ -2912,7 +3227,35 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x04need\x18\x10 \x03(\v2\x19.forever.replica.PositionR\x04need\x12\x12\n" +
 	"\x04told\x18\x11 \x01(\x04R\x04told\x12\x12\n" +
 	"\x04upto\x18\x12 \x01(\x04R\x04upto\x12\x18\n" +
-	"\arevoked\x18\x13 \x01(\x04R\arevoked\"\xa4\x01\n" +
+	"\arevoked\x18\x13 \x01(\x04R\arevoked\"\xcc\x01\n" +
+	"\vLockMessage\x12\x10\n" +
+	"\x03log\x18\x01 \x01(\fR\x03log\x12\x12\n" +
+	"\x04mine\x18\x02 \x01(\x04R\x04mine\x12\x14\n" +
+	"\x05yours\x18\x03 \x01(\x04R\x05yours\x12\x12\n" +
+	"\x04time\x18\x04 \x01(\x03R\x04time\x12\x12\n" +
+	"\x04echo\x18\x05 \x01(\x03R\x04echo\x12\x12\n" +
+	"\x04beat\x18\x06 \x01(\bR\x04beat\x12\x14\n" +
+	"\x05clock\x18\a \x01(\x04R\x05clock\x12/\n" +
+	"\x05items\x18\b \x03(\v2\x19.forever.replica.LockItemR\x05items\"\x96\x02\n" +
+	"\bLockItem\x122\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1e.forever.replica.LockItem.KindR\x04kind\x12\x12\n" +
+	"\x04file\x18\x02 \x01(\fR\x04file\x12\x14\n" +
+	"\x05stamp\x18\x03 \x01(\x04R\x05stamp\x12\x12\n" +
+	"\x04want\x18\x04 \x01(\bR\x04want\x12\x10\n" +
+	"\x03seq\x18\x05 \x01(\x04R\x03seq\x120\n" +
+	"\x05locks\x18\x06 \x03(\v2\x1a.forever.replica.LockRangeR\x05locks\"T\n" +
+	"\x04Kind\x12\x10\n" +
+	"\fKIND_UNKNOWN\x10\x00\x12\f\n" +
+	"\bKIND_ASK\x10\x01\x12\r\n" +
+	"\tKIND_GIVE\x10\x02\x12\r\n" +
+	"\tKIND_SHOW\x10\x03\x12\x0e\n" +
+	"\n" +
+	"KIND_LEAVE\x10\x04\"g\n" +
+	"\tLockRange\x12\x14\n" +
+	"\x05flock\x18\x01 \x01(\bR\x05flock\x12\x1c\n" +
+	"\texclusive\x18\x02 \x01(\bR\texclusive\x12\x14\n" +
+	"\x05start\x18\x03 \x01(\x04R\x05start\x12\x10\n" +
+	"\x03end\x18\x04 \x01(\x04R\x03end\"\xa4\x01\n" +
 	"\n" +
 	"PeerRecord\x12\x14\n" +
 	"\x05addrs\x18\x01 \x03(\tR\x05addrs\x12\x1b\n" +
@@ -2946,91 +3289,98 @@ func file_replica_replicapb_replica_proto_rawDescGZIP() []byte {
 	return file_replica_replicapb_replica_proto_rawDescData
 }
 
-var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_replica_replicapb_replica_proto_goTypes = []any{
 	(Role)(0),            // 0: forever.replica.Role
 	(Stream_Kind)(0),     // 1: forever.replica.Stream.Kind
-	(*Signed)(nil),       // 2: forever.replica.Signed
-	(*ControlEntry)(nil), // 3: forever.replica.ControlEntry
-	(*Genesis)(nil),      // 4: forever.replica.Genesis
-	(*Recovery)(nil),     // 5: forever.replica.Recovery
-	(*Wrap)(nil),         // 6: forever.replica.Wrap
-	(*Admit)(nil),        // 7: forever.replica.Admit
-	(*Rename)(nil),       // 8: forever.replica.Rename
-	(*Epoch)(nil),        // 9: forever.replica.Epoch
-	(*Policy)(nil),       // 10: forever.replica.Policy
-	(*Setting)(nil),      // 11: forever.replica.Setting
-	(*Revoke)(nil),       // 12: forever.replica.Revoke
-	(*Release)(nil),      // 13: forever.replica.Release
-	(*Checkpoint)(nil),   // 14: forever.replica.Checkpoint
-	(*LogEnd)(nil),       // 15: forever.replica.LogEnd
-	(*Endorse)(nil),      // 16: forever.replica.Endorse
-	(*Return)(nil),       // 17: forever.replica.Return
-	(*Position)(nil),     // 18: forever.replica.Position
-	(*Envelope)(nil),     // 19: forever.replica.Envelope
-	(*Hello)(nil),        // 20: forever.replica.Hello
-	(*Join)(nil),         // 21: forever.replica.Join
-	(*Refused)(nil),      // 22: forever.replica.Refused
-	(*Stream)(nil),       // 23: forever.replica.Stream
-	(*LogMessage)(nil),   // 24: forever.replica.LogMessage
-	(*Outrun)(nil),       // 25: forever.replica.Outrun
-	(*State)(nil),        // 26: forever.replica.State
-	(*Peer)(nil),         // 27: forever.replica.Peer
-	(*Links)(nil),        // 28: forever.replica.Links
-	(*PushMessage)(nil),  // 29: forever.replica.PushMessage
-	(*Offer)(nil),        // 30: forever.replica.Offer
-	(*PushReply)(nil),    // 31: forever.replica.PushReply
-	(*Resume)(nil),       // 32: forever.replica.Resume
-	(*FetchRequest)(nil), // 33: forever.replica.FetchRequest
-	(*FetchReply)(nil),   // 34: forever.replica.FetchReply
-	(*LeaseMessage)(nil), // 35: forever.replica.LeaseMessage
-	(*PeerRecord)(nil),   // 36: forever.replica.PeerRecord
-	(*InviteRecord)(nil), // 37: forever.replica.InviteRecord
-	(*HeadRecord)(nil),   // 38: forever.replica.HeadRecord
+	(LockItem_Kind)(0),   // 2: forever.replica.LockItem.Kind
+	(*Signed)(nil),       // 3: forever.replica.Signed
+	(*ControlEntry)(nil), // 4: forever.replica.ControlEntry
+	(*Genesis)(nil),      // 5: forever.replica.Genesis
+	(*Recovery)(nil),     // 6: forever.replica.Recovery
+	(*Wrap)(nil),         // 7: forever.replica.Wrap
+	(*Admit)(nil),        // 8: forever.replica.Admit
+	(*Rename)(nil),       // 9: forever.replica.Rename
+	(*Epoch)(nil),        // 10: forever.replica.Epoch
+	(*Policy)(nil),       // 11: forever.replica.Policy
+	(*Setting)(nil),      // 12: forever.replica.Setting
+	(*Revoke)(nil),       // 13: forever.replica.Revoke
+	(*Release)(nil),      // 14: forever.replica.Release
+	(*Checkpoint)(nil),   // 15: forever.replica.Checkpoint
+	(*LogEnd)(nil),       // 16: forever.replica.LogEnd
+	(*Endorse)(nil),      // 17: forever.replica.Endorse
+	(*Return)(nil),       // 18: forever.replica.Return
+	(*Position)(nil),     // 19: forever.replica.Position
+	(*Envelope)(nil),     // 20: forever.replica.Envelope
+	(*Hello)(nil),        // 21: forever.replica.Hello
+	(*Join)(nil),         // 22: forever.replica.Join
+	(*Refused)(nil),      // 23: forever.replica.Refused
+	(*Stream)(nil),       // 24: forever.replica.Stream
+	(*LogMessage)(nil),   // 25: forever.replica.LogMessage
+	(*Outrun)(nil),       // 26: forever.replica.Outrun
+	(*State)(nil),        // 27: forever.replica.State
+	(*Peer)(nil),         // 28: forever.replica.Peer
+	(*Links)(nil),        // 29: forever.replica.Links
+	(*PushMessage)(nil),  // 30: forever.replica.PushMessage
+	(*Offer)(nil),        // 31: forever.replica.Offer
+	(*PushReply)(nil),    // 32: forever.replica.PushReply
+	(*Resume)(nil),       // 33: forever.replica.Resume
+	(*FetchRequest)(nil), // 34: forever.replica.FetchRequest
+	(*FetchReply)(nil),   // 35: forever.replica.FetchReply
+	(*LeaseMessage)(nil), // 36: forever.replica.LeaseMessage
+	(*LockMessage)(nil),  // 37: forever.replica.LockMessage
+	(*LockItem)(nil),     // 38: forever.replica.LockItem
+	(*LockRange)(nil),    // 39: forever.replica.LockRange
+	(*PeerRecord)(nil),   // 40: forever.replica.PeerRecord
+	(*InviteRecord)(nil), // 41: forever.replica.InviteRecord
+	(*HeadRecord)(nil),   // 42: forever.replica.HeadRecord
 }
 var file_replica_replicapb_replica_proto_depIdxs = []int32{
-	4,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
-	7,  // 1: forever.replica.ControlEntry.admit:type_name -> forever.replica.Admit
-	8,  // 2: forever.replica.ControlEntry.rename:type_name -> forever.replica.Rename
-	9,  // 3: forever.replica.ControlEntry.epoch:type_name -> forever.replica.Epoch
-	10, // 4: forever.replica.ControlEntry.policy:type_name -> forever.replica.Policy
-	12, // 5: forever.replica.ControlEntry.revoke:type_name -> forever.replica.Revoke
-	13, // 6: forever.replica.ControlEntry.release:type_name -> forever.replica.Release
-	5,  // 7: forever.replica.ControlEntry.recovery:type_name -> forever.replica.Recovery
-	14, // 8: forever.replica.ControlEntry.checkpoint:type_name -> forever.replica.Checkpoint
-	16, // 9: forever.replica.ControlEntry.endorse:type_name -> forever.replica.Endorse
-	17, // 10: forever.replica.ControlEntry.return:type_name -> forever.replica.Return
-	5,  // 11: forever.replica.Genesis.recovery:type_name -> forever.replica.Recovery
+	5,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
+	8,  // 1: forever.replica.ControlEntry.admit:type_name -> forever.replica.Admit
+	9,  // 2: forever.replica.ControlEntry.rename:type_name -> forever.replica.Rename
+	10, // 3: forever.replica.ControlEntry.epoch:type_name -> forever.replica.Epoch
+	11, // 4: forever.replica.ControlEntry.policy:type_name -> forever.replica.Policy
+	13, // 5: forever.replica.ControlEntry.revoke:type_name -> forever.replica.Revoke
+	14, // 6: forever.replica.ControlEntry.release:type_name -> forever.replica.Release
+	6,  // 7: forever.replica.ControlEntry.recovery:type_name -> forever.replica.Recovery
+	15, // 8: forever.replica.ControlEntry.checkpoint:type_name -> forever.replica.Checkpoint
+	17, // 9: forever.replica.ControlEntry.endorse:type_name -> forever.replica.Endorse
+	18, // 10: forever.replica.ControlEntry.return:type_name -> forever.replica.Return
+	6,  // 11: forever.replica.Genesis.recovery:type_name -> forever.replica.Recovery
 	0,  // 12: forever.replica.Admit.role:type_name -> forever.replica.Role
-	6,  // 13: forever.replica.Admit.wraps:type_name -> forever.replica.Wrap
-	6,  // 14: forever.replica.Epoch.wraps:type_name -> forever.replica.Wrap
-	11, // 15: forever.replica.Policy.settings:type_name -> forever.replica.Setting
-	18, // 16: forever.replica.Revoke.last:type_name -> forever.replica.Position
-	18, // 17: forever.replica.Release.stable:type_name -> forever.replica.Position
-	15, // 18: forever.replica.Checkpoint.seen:type_name -> forever.replica.LogEnd
-	21, // 19: forever.replica.Hello.join:type_name -> forever.replica.Join
-	22, // 20: forever.replica.Hello.refused:type_name -> forever.replica.Refused
+	7,  // 13: forever.replica.Admit.wraps:type_name -> forever.replica.Wrap
+	7,  // 14: forever.replica.Epoch.wraps:type_name -> forever.replica.Wrap
+	12, // 15: forever.replica.Policy.settings:type_name -> forever.replica.Setting
+	19, // 16: forever.replica.Revoke.last:type_name -> forever.replica.Position
+	19, // 17: forever.replica.Release.stable:type_name -> forever.replica.Position
+	16, // 18: forever.replica.Checkpoint.seen:type_name -> forever.replica.LogEnd
+	22, // 19: forever.replica.Hello.join:type_name -> forever.replica.Join
+	23, // 20: forever.replica.Hello.refused:type_name -> forever.replica.Refused
 	0,  // 21: forever.replica.Join.role:type_name -> forever.replica.Role
 	1,  // 22: forever.replica.Stream.kind:type_name -> forever.replica.Stream.Kind
-	26, // 23: forever.replica.LogMessage.state:type_name -> forever.replica.State
-	2,  // 24: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
-	2,  // 25: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
-	18, // 26: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
-	27, // 27: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
-	28, // 28: forever.replica.LogMessage.links:type_name -> forever.replica.Links
-	25, // 29: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
-	18, // 30: forever.replica.State.have:type_name -> forever.replica.Position
-	30, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
-	32, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
-	18, // 33: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
-	18, // 34: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
-	0,  // 35: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	27, // 23: forever.replica.LogMessage.state:type_name -> forever.replica.State
+	3,  // 24: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
+	3,  // 25: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
+	19, // 26: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
+	28, // 27: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
+	29, // 28: forever.replica.LogMessage.links:type_name -> forever.replica.Links
+	26, // 29: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
+	19, // 30: forever.replica.State.have:type_name -> forever.replica.Position
+	31, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
+	33, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
+	19, // 33: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
+	38, // 34: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
+	2,  // 35: forever.replica.LockItem.kind:type_name -> forever.replica.LockItem.Kind
+	39, // 36: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
+	19, // 37: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
+	0,  // 38: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_replica_replicapb_replica_proto_init() }
@@ -3056,8 +3406,8 @@ func file_replica_replicapb_replica_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_replicapb_replica_proto_rawDesc), len(file_replica_replicapb_replica_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   37,
+			NumEnums:      3,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
