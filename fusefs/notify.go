@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,8 @@ type notes struct {
 	wakeFar chan struct{} // capacity 1; for the slow one
 	epochs  bool          // the kernel knows epochs; set before start
 	stopped bool          // nobody is told any more
+
+	dropping map[uint64]struct{} // inodes whose pages are being dropped
 
 	// listings has when READDIRPLUS was last answered on open directories, as long as no later
 	// request shows that the kernel has taken in the answer.
@@ -188,6 +191,9 @@ func (n *notes) take(p *pending) pending {
 	defer n.mu.Unlock()
 	got := *p
 	*p = pending{}
+	if p == &n.slow {
+		n.dropping = got.inodes
+	}
 	return got
 }
 
@@ -232,8 +238,10 @@ func (n *notes) start(s *Server) (stop func()) {
 		n.mu.Lock()
 		n.stopped = true
 		n.mu.Unlock()
-		q := n.take(&n.quick)
-		q.settle()
+		for _, p := range []*pending{&n.quick, &n.slow} {
+			q := n.take(p)
+			q.settle()
+		}
 	}
 }
 
@@ -296,6 +304,12 @@ func (n *notes) echo(p pending) {
 func (n *notes) tellSlow(s *Server) {
 	p := n.take(&n.slow)
 	n.moved()
+	defer func() {
+		n.mu.Lock()
+		n.dropping = nil
+		n.mu.Unlock()
+		p.settle()
+	}()
 	for e := range p.names {
 		_ = s.conn.InvalidateEntry(fuse.NodeID(e.parent), e.name)
 	}
@@ -304,6 +318,29 @@ func (n *notes) tellSlow(s *Server) {
 	}
 	for ino := range p.inodes {
 		_ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0)
+	}
+}
+
+// pagesDropped returns when the kernel has no page of a file any more that it had been asked to
+// drop before, or when ctx ends. That waits for requests under way; nobody may
+// wait for the caller in turn.
+func (n *notes) pagesDropped(ctx context.Context, ino uint64) error {
+	n.mu.Lock()
+	_, asked := n.slow.inodes[ino]
+	_, now := n.dropping[ino]
+	if n.stopped || !asked && !now {
+		n.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	n.slow.settled = append(n.slow.settled, func() { close(done) })
+	n.mu.Unlock()
+	wake(n.wakeFar)
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Canceled
 	}
 }
 

@@ -65,6 +65,10 @@ func fsmount(t testing.TB) string {
 }
 
 func TestMain(m *testing.M) {
+	if os.Getenv(lockerEnv) != "" {
+		runLocker()
+		return
+	}
 	code := m.Run()
 	if binary != "" {
 		_ = os.RemoveAll(filepath.Dir(binary))
