@@ -229,7 +229,7 @@ func testInterrupted(t *testing.T, path string) {
 	}
 	for i, order := range []string{"flock f ex", "wait f w 0 1"} {
 		l := p[i+1]
-		l.begin(order)
+		l.begin("%s", order)
 		if !l.waits(shortly) {
 			t.Fatal("did not wait")
 		}

@@ -20,6 +20,7 @@ type Machine struct {
 	now     time.Duration
 	clock   Stamp
 	seq     uint64 // of our log: what was written under locks that are held no more
+	asked   uint64 // requests so far
 	applied map[Log]uint64
 	peers   []*peer
 	byID    map[Peer]*peer

@@ -10,6 +10,7 @@ type request struct {
 	Acquire
 	file    *file
 	stamp   Stamp
+	number  uint64
 	since   time.Duration
 	fresh   bool // to be decided, or decided anew
 	granted bool
@@ -26,7 +27,8 @@ type need struct {
 func (e Acquire) step(m *Machine) error {
 	m.clock++
 	m.seq = max(m.seq, e.Seq)
-	r := &request{Acquire: e, stamp: m.clock, since: m.now, fresh: true}
+	m.asked++
+	r := &request{Acquire: e, stamp: m.clock, number: m.asked, since: m.now, fresh: true}
 	m.byOp[e.Op] = r
 	if m.files[e.File] == nil && len(m.files) >= m.cfg.MaxFiles {
 		m.finish(r, TooMany, Held{})
@@ -143,8 +145,10 @@ func (m *Machine) evaluate(f *file) {
 		if !r.fresh {
 			continue
 		}
-		r.fresh = false
 		blocker, held := f.blocker(m, r)
+		if r.fresh = held && !r.Wait && f.doubt(m, r); r.fresh {
+			continue
+		}
 		switch {
 		case r.Test && held:
 			m.finish(r, Refused, blocker)
@@ -158,6 +162,25 @@ func (m *Machine) evaluate(f *file) {
 			m.finish(r, Deadlock, blocker)
 		}
 	}
+}
+
+// doubt reports whether a request that is about to be refused may not have to be: a lock
+// of a peer keeps it up, and what is known of that is older than the request. It was perhaps unlocked
+// before, and the word is on its way. Then that peer is asked anew.
+func (f *file) doubt(m *Machine, r *request) (doubt bool) {
+	if _, held := f.held.blocker(&r.Held); held {
+		return false
+	}
+	for _, p := range m.peers {
+		s := f.share(p)
+		if s == nil || !m.counts(p) || s.known >= r.number {
+			continue
+		}
+		if slices.ContainsFunc(s.theirs, func(l Lock) bool { return l.clashes(&r.Lock) }) {
+			s.have, doubt = false, true
+		}
+	}
+	return doubt
 }
 
 // grant sets the lock. The request is done when what others wrote is applied.

@@ -26,6 +26,8 @@ type share struct {
 	have   bool   // its consent
 	theirs []Lock // what it holds there, when it last said so
 	asked  Stamp  // the question that is not answered; 0: none
+	number uint64 // of the last request when it was asked
+	known  uint64 // of the last request when that was asked which theirs answers
 
 	// As who consents:
 	promised   bool   // it has our consent, or will
@@ -148,7 +150,7 @@ func (m *Machine) hearLocks(p *peer, msg *Message, it *Item) {
 	s.theirs = it.Locks
 	switch {
 	case it.Kind == Give:
-		s.have, s.asked, f.used = true, 0, m.now
+		s.have, s.asked, s.known, f.used = true, 0, s.number, m.now
 	case !s.have && s.asked == 0 && len(f.waits) == 0:
 		m.tell(p, Item{Kind: Leave, File: f.id})
 	}
@@ -171,6 +173,10 @@ func (m *Machine) settle(f *file) {
 	if want != 0 && m.collect(f) {
 		m.evaluate(f)
 		f.stamp = 0
+		if f.want() != 0 { // something is in doubt
+			m.settle(f)
+			return
+		}
 		m.answer(f, false)
 	}
 }
@@ -283,7 +289,7 @@ func (m *Machine) collect(f *file) bool {
 			m.begin(p)
 		}
 		if s.asked == 0 && s.giving == 0 {
-			s.asked = f.stamp
+			s.asked, s.number = f.stamp, m.asked
 			m.tell(p, Item{Kind: Ask, File: f.id, Stamp: f.stamp})
 		}
 	}
