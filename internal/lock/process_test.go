@@ -18,7 +18,7 @@ type process struct {
 const simFiles = 3
 
 func (w *world) startProcesses(m *mount) {
-	for range 1 + w.rng.IntN(3) {
+	for range 1 + w.rng.IntN(2) {
 		p := &process{m: m, life: m.life, owner: w.rng.Uint64()}
 		m.byOwner[p.owner] = p
 		w.in(w.between(0, 300*time.Millisecond), func() { m.do(p.next) })

@@ -17,6 +17,7 @@ type world struct {
 	links  map[[2]int]*link
 	err    error
 	trace  func(string)
+	looks  int
 	calm   bool // nothing goes wrong any more
 	tally
 }
@@ -226,10 +227,14 @@ func (m *mount) poll(o *mount) {
 	if !ok {
 		return
 	}
-	m.w.say("mount %d to %d: session %d, heard of %d, time %v echo %v beat %v, %v", m.i, o.i, msg.Mine, msg.Yours, msg.Time, msg.Echo, msg.Beat, msg.Items)
+	if m.w.trace != nil {
+		m.w.say("mount %d to %d: session %d, heard of %d, time %v echo %v beat %v, %v", m.i, o.i, msg.Mine, msg.Yours, msg.Time, msg.Echo, msg.Beat, msg.Items)
+	}
 	at := m.w.t
 	m.w.link(m.i, o.i).send(m.i, func() {
-		m.w.say("mount %d hears what mount %d said at %v", o.i, m.i, at)
+		if m.w.trace != nil {
+			m.w.say("mount %d hears what mount %d said at %v", o.i, m.i, at)
+		}
 		o.step(Receive{m.peer(), msg})
 	})
 	if len(msg.Items) == maxItems {
