@@ -21,6 +21,7 @@ type Machine struct {
 	clock   Stamp
 	seq     uint64 // of our log: what was written under locks that are held no more
 	asked   uint64 // requests so far
+	own     int    // files that were locked here
 	applied map[Log]uint64
 	peers   []*peer
 	byID    map[Peer]*peer

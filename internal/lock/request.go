@@ -30,12 +30,16 @@ func (e Acquire) step(m *Machine) error {
 	m.asked++
 	r := &request{Acquire: e, stamp: m.clock, number: m.asked, since: m.now, fresh: true}
 	m.byOp[e.Op] = r
-	if m.files[e.File] == nil && len(m.files) >= m.cfg.MaxFiles {
-		m.finish(r, TooMany, Held{})
-		return nil
-	}
 	f := m.file(e.File)
 	r.file = f
+	if !f.own {
+		if m.own >= m.cfg.MaxFiles {
+			m.finish(r, TooMany, Held{})
+			return nil
+		}
+		f.own = true
+		m.own++
+	}
 	switch {
 	case !e.Test && len(f.held) >= m.cfg.MaxLocks:
 		m.finish(r, TooMany, Held{})

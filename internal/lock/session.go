@@ -26,6 +26,7 @@ type peer struct {
 	heard    time.Duration // when, on our clock
 	echo     time.Duration // and what it said its clock was
 	promises int           // files on which it has our consent
+	wanted   int           // files on which it has, or asked for, it
 
 	greeted bool
 	dirty   bool
@@ -69,7 +70,7 @@ func (m *Machine) endSession(p *peer) {
 
 // endPromises forgets what p was promised, and what it asked for.
 func (m *Machine) endPromises(p *peer) {
-	p.promises = 0
+	p.promises, p.wanted = 0, 0
 	for _, f := range m.list {
 		if s := f.share(p); s != nil {
 			s.promised, s.interested, s.owe, s.giving = false, false, 0, 0
@@ -116,6 +117,7 @@ func (m *Machine) lose(p *peer) {
 			s.interested, s.owe, s.giving = false, 0, 0
 		}
 	}
+	p.wanted = p.promises
 }
 
 func (e Receive) step(m *Machine) error {

@@ -18,6 +18,7 @@ type file struct {
 	used  time.Duration
 	place int  // in Machine.list
 	busy  bool // in Machine.busy
+	own   bool // counted in Machine.own: somebody here locked it
 }
 
 // share is what we and one peer have said to each other about a file.
@@ -104,11 +105,14 @@ func (m *Machine) hear(p *peer, msg *Message, it *Item) error {
 		if msg.Mine == 0 || it.Stamp == 0 || it.Stamp > msg.Clock {
 			return invalid("question outside of a session")
 		}
-		if len(m.files) >= 4*m.cfg.MaxFiles && m.files[it.File] == nil {
-			return invalid("more than %d files", 4*m.cfg.MaxFiles)
-		}
 		f := m.file(it.File)
-		f.at(p).owe = it.Stamp
+		s := f.at(p)
+		if s.owe == 0 && !s.promised {
+			if p.wanted++; p.wanted > 2*m.cfg.MaxFiles {
+				return invalid("more than %d files", 2*m.cfg.MaxFiles)
+			}
+		}
+		s.owe = it.Stamp
 		m.busied(f)
 	case Give, Show:
 		if len(it.Locks) > m.cfg.MaxLocks {
@@ -130,6 +134,9 @@ func (m *Machine) takeBack(p *peer, s *share) {
 	if s.promised {
 		s.promised = false
 		p.promises--
+		if s.owe == 0 {
+			p.wanted--
+		}
 	}
 }
 
@@ -316,6 +323,10 @@ func (m *Machine) sweep() {
 
 func (m *Machine) giveBack(f *file) {
 	needed := len(f.held) > 0
+	if f.own && !needed {
+		f.own = false
+		m.own--
+	}
 	for _, p := range m.peers {
 		s := f.share(p)
 		if s == nil {

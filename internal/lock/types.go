@@ -68,8 +68,8 @@ type Config struct {
 	Limit time.Duration
 	// Idle is how long consent is kept that is not used; 0 means 5 s.
 	Idle time.Duration
-	// MaxFiles is how many files may be locked or waited for here. Peers may ask
-	// for four times as many. 0 means 16384.
+	// MaxFiles is how many files may be locked or waited for here. Every peer may ask
+	// for twice as many. 0 means 16384.
 	MaxFiles int
 	// MaxLocks is how many locks a file may have here; 0 means 4096.
 	MaxLocks int
