@@ -11,9 +11,9 @@ import (
 	"github.com/foreverfs/forever/replica/replicapb"
 )
 
-// maxLockMessage bounds one message about locks, in bytes: a file with as many locks as it
-// may have takes some 100 KiB.
-const maxLockMessage = 64 << 20
+// maxLockMessage bounds one message about locks, in bytes: 256 files, and three times the locks that
+// one file may have.
+const maxLockMessage = 4 << 20
 
 // lockLink is the stream over which a device and this one speak of locks.
 type lockLink struct {

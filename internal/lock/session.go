@@ -162,8 +162,11 @@ func (e Receive) step(m *Machine) error {
 	return nil
 }
 
-// maxItems is how much is said in one message.
-const maxItems = 256
+// How much is said in one message: so many items, and no further one after so many locks.
+const (
+	maxItems = 256
+	maxLocks = 8192
+)
 
 // Poll returns the message that is to be sent to a peer now, if there is one. It must be
 // sent, after those before, on the link that is up.
@@ -178,7 +181,10 @@ func (m *Machine) Poll(now time.Duration, id Peer) (Message, bool) {
 		p.greeted = true
 		msg.Log = m.cfg.Log
 	}
-	n := min(len(p.items), maxItems)
+	n := 0
+	for locks := 0; n < min(len(p.items), maxItems) && locks < maxLocks; n++ {
+		locks += len(p.items[n].Locks)
+	}
 	msg.Items, p.items = p.items[:n:n], p.items[n:]
 	p.dirty = len(p.items) > 0
 	p.said = m.now
