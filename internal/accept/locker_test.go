@@ -219,7 +219,6 @@ func countUp(kind, path string, times int) error {
 			return err
 		}
 		next := fmt.Appendf(nil, "%d", number(strings.TrimSpace(string(b[:n])))+1)
-		fmt.Fprintf(os.Stderr, "DBG %d %s -> %s\n", os.Getpid(), b[:n], next)
 		if _, err := unix.Pwrite(fd, next, 0); err != nil {
 			return err
 		}
