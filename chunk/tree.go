@@ -46,6 +46,23 @@ func Block(ctx context.Context, io NodeIO, v Version, index int64) (ID, error) {
 	return id, nil
 }
 
+// Siblings returns the IDs of the nodes just above the blocks of v that have a node
+// above them in common with that of block index: what reads around there will
+// need. There are none in a tree of less than two levels. Errors are those of Block.
+func Siblings(ctx context.Context, io NodeIO, v Version, index int64) ([]ID, error) {
+	if err := v.Check(); err != nil {
+		return nil, err
+	}
+	if v.Height < 2 || index < 0 || index >= v.Blocks() {
+		return nil, nil
+	}
+	var out []ID
+	unit := span(2)
+	from := index / unit * unit
+	w := walker{io: io, from: from, to: from + unit, end: v.Blocks(), lowest: func(id ID) { out = append(out, id) }}
+	return out, w.walk(ctx, v.Root, v.Height, 0)
+}
+
 // Blocks calls fn for the blocks of v with from ≤ index < to, in order and
 // without the holes. It ends with the first error, of fn, of io or ErrMalformed.
 func Blocks(ctx context.Context, io NodeIO, v Version, from, to int64, fn func(index int64, id ID) error) error {
@@ -86,6 +103,7 @@ type walker struct {
 	end      int64 // number of blocks of the version
 	block    func(index int64, id ID) error
 	node     func(id ID) (enter bool, err error) // nil: enter all
+	lowest   func(id ID)                         // instead of entering the nodes above the blocks; nil: enter
 }
 
 // walk visits the subtree of a height whose first block is base.
@@ -95,6 +113,10 @@ func (w *walker) walk(ctx context.Context, id ID, h uint8, base int64) error {
 	}
 	if h == 0 {
 		return w.block(base, id)
+	}
+	if h == 1 && w.lowest != nil {
+		w.lowest(id)
+		return nil
 	}
 	if w.node != nil {
 		if enter, err := w.node(id); err != nil || !enter {

@@ -42,6 +42,7 @@ func (s *session) answers(ctx context.Context) bool {
 		return false
 	}
 	reply := make(chan answer, 1)
+	s.fetch.reserve(1)
 	s.fetch.ask(ctx, id, reply)
 	select {
 	case a := <-reply:

@@ -17,14 +17,21 @@ type fetcher struct {
 	mu sync.Mutex
 	// calls are those under way.
 	calls map[chunk.ID]*call
+	last  time.Time // when one ended
+	turns turns
 }
+
+// lull is how long after a fetch a reader is still taken to be at it.
+const lull = 200 * time.Millisecond
 
 // call is one chunk being fetched.
 type call struct {
 	id      chunk.ID
 	waiters int
 	cancel  context.CancelFunc
-	pushed  chan []byte // it came by push meanwhile
+	pushed  chan []byte   // it came by push meanwhile
+	urgent  chan struct{} // closed once somebody waits for it
+	hurried bool          // urgent is closed
 	done    chan struct{}
 	data    []byte // once done
 	err     error
@@ -38,8 +45,18 @@ func newFetcher(r *Replica) *fetcher {
 // first; if it has not answered in the time it usually takes, another as well.
 // Within FetchTimeout, or FetchGrace if everybody connected has said no, it
 // fails with ErrUnavailable, naming whom it asked. The bytes are shared between callers of
-// the same chunk and must not be changed. They are not stored.
+// the same chunk and must not be changed. They are not stored: who does it says so with Stored.
 func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return r.fetch(ctx, id, true)
+}
+
+// FetchAhead is Fetch for what will be wanted soon. It waits until a link has room, and so
+// delays nobody who fetches.
+func (r *Replica) FetchAhead(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return r.fetch(ctx, id, false)
+}
+
+func (r *Replica) fetch(ctx context.Context, id chunk.ID, urgent bool) ([]byte, error) {
 	f := r.fetches
 	f.mu.Lock()
 	c := f.calls[id]
@@ -51,6 +68,10 @@ func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
 		c = f.start(id)
 	}
 	c.waiters++
+	if urgent && !c.hurried {
+		c.hurried = true
+		close(c.urgent)
+	}
 	f.mu.Unlock()
 	select {
 	case <-c.done:
@@ -71,7 +92,7 @@ func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
 // start begins a call; f.mu is held.
 func (f *fetcher) start(id chunk.ID) *call {
 	ctx, cancel := context.WithTimeout(f.r.closing, f.r.cfg.FetchTimeout)
-	c := &call{id: id, cancel: cancel, pushed: make(chan []byte, 1), done: make(chan struct{})}
+	c := &call{id: id, cancel: cancel, pushed: make(chan []byte, 1), urgent: make(chan struct{}), done: make(chan struct{})}
 	f.calls[id] = c
 	f.r.wg.Add(1)
 	go func() {
@@ -82,6 +103,7 @@ func (f *fetcher) start(id chunk.ID) *call {
 		if f.calls[id] == c {
 			delete(f.calls, id)
 		}
+		f.last = time.Now()
 		f.mu.Unlock()
 		close(c.done)
 	}()
@@ -98,6 +120,20 @@ func (f *fetcher) arrived(id chunk.ID, sealed []byte) {
 		default:
 		}
 	}
+}
+
+// fetching implements demand.
+func (f *fetcher) fetching() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls) > 0 || time.Since(f.last) < lull
+}
+
+// has implements demand.
+func (f *fetcher) has(id chunk.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[id] != nil
 }
 
 // answer is what came of asking one session.
@@ -121,7 +157,10 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 	grace := time.Now().Add(f.r.cfg.FetchGrace)
 	for {
 		changed := f.r.change()
-		hedge := f.askNext(ctx, c.id, h)
+		hedge, data := f.askNext(ctx, c, h)
+		if data != nil {
+			return data, nil
+		}
 		if h.open == 0 {
 			left := time.Until(grace)
 			if left <= 0 {
@@ -160,22 +199,88 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 }
 
 // askNext asks the best session not asked yet, if there is one, and returns how
-// long to wait before the next is asked too.
-func (f *fetcher) askNext(ctx context.Context, id chunk.ID, h *hunt) time.Duration {
-	var best *session
-	for _, s := range f.r.connected() {
-		if _, asked := h.asked[s]; !asked && (best == nil || s.fetch.cost() < best.fetch.cost()) {
-			best = s
-		}
-	}
+// long to wait before the next is asked too; or the chunk, if it came meanwhile.
+func (f *fetcher) askNext(ctx context.Context, c *call, h *hunt) (hedge time.Duration, data []byte) {
+	best, data := f.choose(ctx, c, h)
 	if best == nil {
-		return f.r.cfg.FetchTimeout
+		return f.r.cfg.FetchTimeout, data
 	}
 	h.asked[best] = false
 	h.names[best.name] = "did not answer"
 	h.open++
-	best.fetch.ask(ctx, id, h.answers)
-	return best.fetch.patience()
+	best.fetch.ask(ctx, c.id, h.answers)
+	return best.fetch.patience(), nil
+}
+
+// choose returns whom to ask, with room reserved: at once if the chunk is urgent,
+// otherwise when it is its turn. Nil: there is nobody left, or ctx has ended, or the chunk came.
+func (f *fetcher) choose(ctx context.Context, c *call, h *hunt) (*session, []byte) {
+	sessions := f.r.connected()
+	if !isClosed(c.urgent) && h.open == 0 && slices.ContainsFunc(sessions, h.mayAsk) {
+		s, turn := f.turns.take(h.asked, sessions)
+		if turn == nil {
+			return s, nil
+		}
+		s, data, settled := f.await(ctx, c, turn)
+		if settled {
+			return s, data
+		}
+		sessions = f.r.connected()
+	}
+	var best *session
+	for _, s := range sessions {
+		if h.mayAsk(s) && (best == nil || s.fetch.cost() < best.fetch.cost()) {
+			best = s
+		}
+	}
+	if best != nil {
+		best.fetch.reserve(1)
+	}
+	return best, nil
+}
+
+// await waits for a turn. It is not settled if the chunk has become urgent.
+func (f *fetcher) await(ctx context.Context, c *call, t *turn) (s *session, data []byte, settled bool) {
+	for {
+		changed := f.r.change()
+		f.r.grantTurns() // room may have come up meanwhile
+		select {
+		case s := <-t.got:
+			return s, nil, true
+		case data := <-c.pushed:
+			f.forgo(t)
+			return nil, data, true
+		case <-ctx.Done():
+			f.forgo(t)
+			return nil, nil, true
+		case <-c.urgent:
+			f.forgo(t)
+			return nil, nil, false
+		case <-changed:
+		}
+	}
+}
+
+func (h *hunt) mayAsk(s *session) bool {
+	_, asked := h.asked[s]
+	return !asked
+}
+
+// forgo gives up a turn, and what it was granted at the last moment.
+func (f *fetcher) forgo(t *turn) {
+	if s := f.turns.leave(t); s != nil {
+		s.fetch.reserve(-1)
+		f.r.grantTurns()
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // connected returns the sessions there are.

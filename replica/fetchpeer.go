@@ -32,6 +32,9 @@ type fetchClient struct {
 	queue   []chunk.ID
 	closed  bool
 	usual   time.Duration // running mean of the time to an answer
+
+	places int // reserved for questions that were not answered
+	window *window
 }
 
 type ask struct {
@@ -41,14 +44,30 @@ type ask struct {
 }
 
 func newFetchClient(s *session) *fetchClient {
-	return &fetchClient{s: s, wake: make(chan struct{}, 1), pending: map[chunk.ID][]ask{}, usual: time.Millisecond}
+	return &fetchClient{s: s, wake: make(chan struct{}, 1), pending: map[chunk.ID][]ask{}, usual: time.Millisecond, window: newWindow(s.r.cfg.Window)}
 }
 
-// ask asks for id; one answer comes to the channel, which must have room.
+// hasRoom reports whether the link takes one more chunk that is not urgent.
+func (c *fetchClient) hasRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && c.window.room(c.places*usualChunk, usualChunk)
+}
+
+// reserve takes n places, or gives them back. Each ask needs one, and gives it back when
+// it is answered.
+func (c *fetchClient) reserve(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.places += n
+}
+
+// ask asks for id, with a place reserved; one answer comes to the channel, which must have room.
 func (c *fetchClient) ask(ctx context.Context, id chunk.ID, to chan<- answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
+		c.places--
 		to <- answer{s: c.s, err: errors.New("lost the connection")}
 		return
 	}
@@ -85,6 +104,7 @@ func (c *fetchClient) run(st *stream) error {
 }
 
 func (c *fetchClient) fail() {
+	defer c.s.r.grantTurns()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -92,6 +112,7 @@ func (c *fetchClient) fail() {
 		for _, a := range asks {
 			a.answer(answer{s: c.s, err: errors.New("lost the connection")})
 		}
+		c.places -= len(asks)
 		delete(c.pending, id)
 	}
 }
@@ -131,6 +152,7 @@ func (c *fetchClient) take() []byte {
 		id := c.queue[0]
 		c.queue = c.queue[1:]
 		if c.abandoned(id) {
+			c.places -= len(c.pending[id])
 			delete(c.pending, id)
 			continue
 		}
@@ -172,6 +194,7 @@ func (c *fetchClient) read(st *stream) error {
 }
 
 func (c *fetchClient) reply(id chunk.ID, data []byte) error {
+	defer c.s.r.grantTurns()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	asks, ok := c.pending[id]
@@ -179,7 +202,12 @@ func (c *fetchClient) reply(id chunk.ID, data []byte) error {
 		return invalid("answer to a question not asked")
 	}
 	delete(c.pending, id)
-	c.usual = (7*c.usual + time.Since(asks[0].since)) / 8
+	c.places -= len(asks)
+	took := time.Since(asks[0].since)
+	c.usual = (7*c.usual + took) / 8
+	if data != nil {
+		c.window.took(len(data), took, time.Now())
+	}
 	for _, a := range asks {
 		a.answer(answer{s: c.s, data: data})
 	}

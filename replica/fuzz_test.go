@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -101,7 +102,7 @@ func FuzzOffer(f *testing.F) {
 			return
 		}
 		for _, q := range items {
-			in.arrived(q.id)
+			in.arrived(q.id, v, time.Now())
 		}
 		if len(in.filled()) != 1 || v.bytes != 0 {
 			t.Fatal("filled offer is not")

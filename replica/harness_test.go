@@ -39,6 +39,8 @@ type memStore struct {
 	order  []Item
 	synced int
 	puts   int
+	gets   int
+	failed int
 	fail   error         // of Put
 	slow   time.Duration // of Get
 }
@@ -51,6 +53,7 @@ func (s *memStore) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, er
 	s.mu.Lock()
 	c, ok := s.chunks[id]
 	slow := s.slow
+	s.gets++
 	s.mu.Unlock()
 	if slow > 0 && !sleep(ctx, slow) {
 		return dst, ctx.Err()
@@ -65,6 +68,7 @@ func (s *memStore) PutVerified(_ context.Context, id chunk.ID, sealed []byte) (b
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
+		s.failed++
 		return false, s.fail
 	}
 	s.puts++

@@ -41,7 +41,7 @@ type receiver struct {
 	lacking map[chunk.ID][]*inOffer
 	queue   []queued // lacking, in order of offering
 	bytes   int      // on their way
-	window  int
+	window  *window
 	acked   uint64 // to be told
 	told    uint64
 	wake    chan struct{}
@@ -70,8 +70,8 @@ func newIncoming() *incoming {
 	return &incoming{wanted: map[chunk.ID]wanted{}, recvs: map[*receiver]struct{}{}}
 }
 
-func (in *incoming) join(from DeviceID, window int) *receiver {
-	v := &receiver{from: from, next: 1, lacking: map[chunk.ID][]*inOffer{}, window: window, wake: make(chan struct{}, 1)}
+func (in *incoming) join(from DeviceID, limit int) *receiver {
+	v := &receiver{from: from, next: 1, lacking: map[chunk.ID][]*inOffer{}, window: newWindow(limit), wake: make(chan struct{}, 1)}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.recvs[v] = struct{}{}
@@ -134,23 +134,34 @@ func (in *incoming) offer(v *receiver, number uint64, end []byte, lacking []queu
 	return nil
 }
 
-// next returns the chunks to ask the peer for now. later says that some wait for
-// another peer and should be looked at again in a while.
-func (in *incoming) want(v *receiver, now time.Time) (ids []byte, later bool) {
+// demand is what readers wait for, which goes before what is pushed.
+type demand interface {
+	// fetching reports whether somebody is reading what is not here, now or a moment ago.
+	fetching() bool
+	// has reports whether a chunk is being fetched.
+	has(id chunk.ID) bool
+}
+
+// want returns the chunks to ask the peer for now: one at a time while readers
+// wait for others. later says that some wait for another peer, or for readers, and
+// should be looked at again in a while.
+func (in *incoming) want(v *receiver, now time.Time, readers demand) (ids []byte, later bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	keep := v.queue[:0]
+	quiet := readers.fetching()
 	for i, q := range v.queue {
 		if _, ok := v.lacking[q.id]; !ok {
 			continue
 		}
 		w, busy := in.wanted[q.id]
-		if busy && w.from != v && now.Sub(w.since) < takeover {
+		if busy && w.from != v && now.Sub(w.since) < takeover || readers.has(q.id) {
 			keep = append(keep, q)
 			later = true
 			continue
 		}
-		if v.bytes > 0 && v.bytes+q.size > v.window {
+		if quiet && v.bytes > 0 || !v.window.room(v.bytes, q.size) {
+			later = later || quiet
 			keep = append(keep, v.queue[i:]...)
 			break
 		}
@@ -173,10 +184,14 @@ func (in *incoming) expects(v *receiver, id chunk.ID) bool {
 	return ok
 }
 
-// arrived notes that id is here now; ready says that some offer is filled.
-func (in *incoming) arrived(id chunk.ID) (ready bool) {
+// arrived notes that id is here now; ready says that some offer is filled. from is
+// who pushed it; nil: it came otherwise.
+func (in *incoming) arrived(id chunk.ID, from *receiver, now time.Time) (ready bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if w, ok := in.wanted[id]; ok && w.from == from {
+		from.window.took(w.size, now.Sub(w.since), now)
+	}
 	in.free(id)
 	for v := range in.recvs {
 		ready = v.have(id) || ready

@@ -270,3 +270,11 @@ func (p *pusher) send(ctx context.Context, wants []chunk.ID) error {
 // Poke says that there are new chunks in the store; they are offered to all
 // connected devices within milliseconds.
 func (r *Replica) Poke() { r.notifyPush(nil) }
+
+// Stored is Poke for one chunk, which no device needs to push here any more.
+func (r *Replica) Stored(id chunk.ID) {
+	if r.incoming.arrived(id, nil, time.Now()) {
+		wake(r.ackWake)
+	}
+	r.notifyPush(nil)
+}

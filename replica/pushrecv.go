@@ -12,8 +12,19 @@ import (
 	"github.com/foreverfs/forever/replica/replicapb"
 )
 
+// lookAgain is how soon what waits for others is looked at again.
+const lookAgain = 250 * time.Millisecond
+
 // maxPush bounds one message of a push stream, in bytes.
 const maxPush = maxChunk + 1024
+
+// storeError says that this side cannot keep what it is given: its disk may be full.
+type storeError struct{ err error }
+
+// Error implements error.
+func (e storeError) Error() string { return "store chunk: " + e.err.Error() }
+
+func (e storeError) Unwrap() error { return e.err }
 
 // takePush takes the chunks that the peer pushes on a stream.
 func (s *session) takePush(st *stream) error {
@@ -104,10 +115,10 @@ func (s *session) takeChunk(ctx context.Context, v *receiver, sealed []byte) (re
 		return false, nil // it came from elsewhere meanwhile, or was never asked for
 	}
 	if _, err := r.cfg.Store.PutVerified(ctx, id, sealed); err != nil {
-		return false, fmt.Errorf("store chunk: %w", err)
+		return false, storeError{err}
 	}
 	r.fetches.arrived(id, sealed)
-	ready = r.incoming.arrived(id)
+	ready = r.incoming.arrived(id, v, time.Now())
 	r.notifyPush(s)
 	return ready, nil
 }
@@ -125,7 +136,7 @@ func (r *Replica) notifyPush(from *session) {
 
 func (s *session) writePushReplies(ctx context.Context, st *stream, v *receiver) error {
 	for {
-		want, later := s.r.incoming.want(v, time.Now())
+		want, later := s.r.incoming.want(v, time.Now(), s.r.fetches)
 		acked := s.r.incoming.takeAck(v)
 		if len(want) > 0 || acked > 0 {
 			if err := st.write(&replicapb.PushReply{Want: want, Acked: acked}); err != nil {
@@ -137,7 +148,7 @@ func (s *session) writePushReplies(ctx context.Context, st *stream, v *receiver)
 		}
 		var again <-chan time.Time
 		if later {
-			again = time.After(takeover / 4)
+			again = time.After(lookAgain)
 		}
 		select {
 		case <-v.wake:

@@ -310,6 +310,19 @@ func TestPushSurvivesFullDisk(t *testing.T) {
 	a.Poke()
 	a.write("x")
 	eventually(t, "log goes on", func() bool { return b.sees("x") })
+	b.Replica.mu.Lock()
+	s := b.sessions[a.id()]
+	b.Replica.mu.Unlock()
+	eventually(t, "the push to be refused", func() bool {
+		b.store.mu.Lock()
+		defer b.store.mu.Unlock()
+		return b.store.failed > 0
+	})
+	b.write("y")
+	eventually(t, "the log still", func() bool { return a.sees("y") })
+	if s == nil || s.ctx.Err() != nil {
+		t.Error("the connection broke")
+	}
 	b.store.mu.Lock()
 	b.store.fail = nil
 	b.store.mu.Unlock()

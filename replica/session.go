@@ -176,7 +176,13 @@ func (s *session) serveStream(st *stream) error {
 	case replicapb.Stream_KIND_LOG:
 		return s.runLog(st)
 	case replicapb.Stream_KIND_PUSH:
-		return s.takePush(st)
+		err := s.takePush(st)
+		if failed := (storeError{}); errors.As(err, &failed) {
+			// Logs and reads go on without; the other side pushes again in a while.
+			s.r.log.Warn("cannot keep what is pushed", "device", s.name, "error", failed.err)
+			return nil
+		}
+		return err
 	case replicapb.Stream_KIND_FETCH:
 		return s.serveFetch(st)
 	case replicapb.Stream_KIND_LEASE:

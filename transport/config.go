@@ -41,6 +41,9 @@ type Config struct {
 	// their being read: at least 256 KiB. A stream moves at least half of it in
 	// each round trip. Default 8 MiB: 200 Mbit/s over 160 ms.
 	StreamWindow int
+	// UploadLimit and DownloadLimit bound what all connections together send and
+	// take, in bytes per second. Default: no limit.
+	UploadLimit, DownloadLimit int64
 }
 
 const (

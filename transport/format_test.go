@@ -202,7 +202,7 @@ func FuzzFrames(f *testing.F) {
 		_, err := near.Write(append(frameBytes(frameWindow, flagSYN, 1, 0), b...))
 		check(t, err)
 		c := &conn{remote: "fuzz"}
-		if err := newConn(context.Background(), &cfg, newWire(far.NetConn()), far, c); err != nil {
+		if err := newConn(context.Background(), &cfg, newWire(far.NetConn(), newPace(far.NetConn(), nil, nil)), far, c); err != nil {
 			_ = far.Close()
 			return
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // dialer and binder are what distinguishes the implementations below TLS.
@@ -24,6 +26,8 @@ type secure struct {
 	cert tls.Certificate
 	dial dialer
 	bind binder
+	// up and down are shared by all connections; nil means no limit.
+	up, down *rate.Limiter
 }
 
 var _ Transport = (*secure)(nil)
@@ -36,7 +40,7 @@ func newSecure(cfg Config, d dialer, b binder) (Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secure{cfg: cfg, cert: cert, dial: d, bind: b}, nil
+	return &secure{cfg: cfg, cert: cert, dial: d, bind: b, up: limiter(cfg.UploadLimit), down: limiter(cfg.DownloadLimit)}, nil
 }
 
 // NewTCP returns the Transport over TCP. Addresses are host:port.
@@ -108,7 +112,7 @@ func (t *secure) Dial(ctx context.Context, addr string, peer PeerID) (Conn, erro
 // establish takes raw over and makes a Conn of it, or closes it. want is the peer
 // that was dialed; nil says that raw was accepted.
 func (t *secure) establish(ctx context.Context, raw net.Conn, want *PeerID) (_ *conn, err error) {
-	w := newWire(raw)
+	w := newWire(raw, newPace(raw, t.up, t.down))
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer func() {
 		if !stop() && err == nil { // closed behind our back

@@ -65,7 +65,7 @@ func (s *stream) Write(p []byte) (n int, err error) {
 		if s.stopped.Load() || s.closed.Load() {
 			return n, s.explain(nil)
 		}
-		m, err := s.mux.Write(p[n:min(len(p), n+maxFrame)])
+		m, err := s.mux.Write(p[n:min(len(p), n+s.c.wire.pace.piece())])
 		n += m
 		if err != nil {
 			return n, s.explain(err)

@@ -30,6 +30,7 @@ func now() int64 { return int64(time.Since(clockStart)) }
 // TLS's records, and knows when bytes last came and went.
 type wire struct {
 	net.Conn
+	pace     *pace
 	in       *bufio.Reader // used by the one reader that TLS allows
 	lastIn   atomic.Int64
 	lastOut  atomic.Int64
@@ -41,11 +42,21 @@ type wire struct {
 	last bool // only a goodbye may follow
 }
 
-func newWire(raw net.Conn) *wire {
-	w := &wire{Conn: raw, in: bufio.NewReaderSize(raw, wireRead)}
+func newWire(raw net.Conn, p *pace) *wire {
+	w := &wire{Conn: raw, pace: p}
+	w.in = bufio.NewReaderSize(paced{w}, wireRead)
 	w.lastIn.Store(now())
 	w.lastOut.Store(now())
 	return w
+}
+
+// paced reads from the kernel no faster than this side wants to.
+type paced struct{ w *wire }
+
+func (r paced) Read(p []byte) (int, error) {
+	n, err := r.w.Conn.Read(p)
+	r.w.pace.afterRead(n)
+	return n, err
 }
 
 func (w *wire) Read(p []byte) (int, error) {
@@ -110,6 +121,10 @@ func (w *wire) flush() error {
 
 // send gives p to the kernel; mu is held.
 func (w *wire) send(p []byte) (int, error) {
+	start := time.Now()
+	if err := w.pace.beforeSend(len(p)); err != nil {
+		return 0, err
+	}
 	if !w.deadline.Load() {
 		if err := w.Conn.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
 			return 0, err
@@ -119,6 +134,7 @@ func (w *wire) send(p []byte) (int, error) {
 	if n > 0 {
 		w.lastOut.Store(now())
 	}
+	w.pace.sent(n, time.Since(start))
 	return n, err
 }
 

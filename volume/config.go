@@ -44,6 +44,8 @@ type Chunks interface {
 	Put(ctx context.Context, id chunk.ID, sealed []byte) error
 	// Sync makes everything put before durable.
 	Sync(ctx context.Context) error
+	// Ahead brings id here for a Get that may follow, as far as this delays no Get.
+	Ahead(ctx context.Context, id chunk.ID) error
 	// Local reports whether id can be read without the network.
 	Local(id chunk.ID) bool
 }

@@ -31,6 +31,8 @@ func (d diskChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
 	return err
 }
 
+func (d diskChunks) Ahead(context.Context, chunk.ID) error { return nil }
+
 func (d diskChunks) Local(id chunk.ID) bool {
 	has, err := d.Has(id)
 	return err == nil && has

@@ -57,6 +57,13 @@ func (m *memChunks) Sync(context.Context) error {
 	return nil
 }
 
+func (m *memChunks) Ahead(_ context.Context, id chunk.ID) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.away, id)
+	return nil
+}
+
 func (m *memChunks) Local(id chunk.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,11 +9,14 @@ import (
 )
 
 const (
-	// maxReadAhead is the most blocks read ahead at a time, over all files.
-	maxReadAhead = 64
-	// minWindow and maxWindow bound how far one handle reads ahead, in blocks.
+	// maxReadAhead is the most chunks read ahead at a time, over all files.
+	maxReadAhead = 512
+	// minWindow and maxWindow bound how far one handle reads ahead, in blocks;
+	// farWindow does while blocks come from other devices: 16 MiB are on their way
+	// at 1 Gbit/s and 130 ms.
 	minWindow = 4
 	maxWindow = 64
+	farWindow = 256
 	// fetchAheadTimeout bounds one read ahead, so that a dead peer does not hold its place.
 	fetchAheadTimeout = 15 * time.Second
 )
@@ -25,6 +28,8 @@ type readAhead struct {
 	next   int64 // where a sequential read would go on
 	done   int64 // first block not yet asked for
 	window int64 // in blocks
+	far    bool  // the last block asked for was not here
+	nodes  int64 // the group of nodes looked at last, counted from 1
 }
 
 // readAhead notes a read and starts fetching what will be read next.
@@ -33,26 +38,53 @@ func (h *Handle) readAhead(off, n int64) {
 	in.mu.RLock()
 	base, bs, size := in.base, v.blockSize(in), min(in.cut, in.size)
 	in.mu.RUnlock()
-	if len(base.Inline) > 0 || size <= bs {
+	if len(base.Inline) > 0 || size <= bs || off >= size {
 		return
+	}
+	if base.Height >= 2 && h.ahead.enter(off/bs/(chunk.Fanout*chunk.Fanout)) {
+		v.early(func() { v.fetchNodes(base, off/bs) })
+	}
+	// The read itself takes its blocks one after the other.
+	for index := off/bs + 1; index <= (off+n-1)/bs && index*bs < size; index++ {
+		if !v.early(func() { h.fetch(base, index) }) {
+			return
+		}
 	}
 	from, to := h.ahead.advance(off, n, bs, (size+bs-1)/bs)
 	for index := from; index < to; index++ {
-		select {
-		case v.ahead <- struct{}{}:
-		default:
+		if !v.early(func() { h.fetch(base, index) }) {
 			h.ahead.giveUp(index)
 			return
 		}
-		started := v.spawn(func() {
-			defer func() { <-v.ahead }()
-			v.fetch(base, index)
-		})
-		if !started {
-			<-v.ahead
-			return
-		}
 	}
+}
+
+// early runs fn in a goroutine, unless there are many already.
+func (v *Volume) early(fn func()) bool {
+	select {
+	case v.ahead <- struct{}{}:
+	default:
+		return false
+	}
+	started := v.spawn(func() {
+		defer func() { <-v.ahead }()
+		fn()
+	})
+	if !started {
+		<-v.ahead
+	}
+	return started
+}
+
+// enter reports whether a group of nodes was not looked at last.
+func (r *readAhead) enter(group int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.nodes == group+1 {
+		return false
+	}
+	r.nodes = group + 1
+	return true
 }
 
 // advance returns the blocks to fetch after a read of n bytes at off. Reads
@@ -65,12 +97,16 @@ func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64) {
 		r.next, r.done, r.window = off+n, 0, 0
 		return 0, 0
 	}
+	limit := int64(maxWindow)
+	if r.far {
+		limit = farWindow
+	}
 	r.next = max(r.next, off+n)
 	here := r.next / bs
 	if r.window == 0 {
 		r.window, r.done = minWindow, here
 	} else if here+r.window/2 > r.done {
-		r.window = min(2*r.window, maxWindow)
+		r.window = min(2*r.window, limit)
 	}
 	from, to = max(r.done, here), min(here+r.window, blocks)
 	if to <= from || to-from < r.window/4 && to < blocks {
@@ -87,15 +123,55 @@ func (r *readAhead) giveUp(index int64) {
 	r.mu.Unlock()
 }
 
-// fetch brings one block into the cache; errors are left to the read that needs it.
-func (v *Volume) fetch(base chunk.Version, index int64) {
+// fetch brings one block into the cache if it is on this disk, or else onto this disk;
+// errors are left to the read that needs it.
+func (h *Handle) fetch(base chunk.Version, index int64) {
+	v := h.v
 	ctx, cancel := context.WithTimeout(v.ctx, fetchAheadTimeout)
 	defer cancel()
 	id, err := chunk.Block(ctx, nodeIO{v}, base, index)
 	if err != nil || id.IsZero() || v.cache.has(id) {
 		return
 	}
-	if _, err := v.cache.get(ctx, id); err != nil {
+	here := v.cfg.Chunks.Local(id)
+	h.ahead.mu.Lock()
+	h.ahead.far = !here
+	h.ahead.mu.Unlock()
+	if here {
+		_, err = v.cache.get(ctx, id)
+	} else {
+		err = v.cfg.Chunks.Ahead(ctx, id)
+	}
+	if err != nil {
+		v.log.Debug("read ahead failed", "chunk", id, "error", err)
+	}
+}
+
+// fetchNodes brings the nodes above the blocks around one here, so that a read at
+// random costs no more than its block.
+func (v *Volume) fetchNodes(base chunk.Version, index int64) {
+	ctx, cancel := context.WithTimeout(v.ctx, fetchAheadTimeout)
+	defer cancel()
+	ids, err := chunk.Siblings(ctx, nodeIO{v}, base, index)
+	if err != nil {
+		v.log.Debug("read ahead failed", "error", err)
+		return
+	}
+	for _, id := range ids {
+		if id.IsZero() || v.cfg.Chunks.Local(id) {
+			continue
+		}
+		if !v.early(func() { v.bring(id) }) {
+			return
+		}
+	}
+}
+
+// bring has a chunk brought to this disk.
+func (v *Volume) bring(id chunk.ID) {
+	ctx, cancel := context.WithTimeout(v.ctx, fetchAheadTimeout)
+	defer cancel()
+	if err := v.cfg.Chunks.Ahead(ctx, id); err != nil {
 		v.log.Debug("read ahead failed", "chunk", id, "error", err)
 	}
 }

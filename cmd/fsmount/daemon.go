@@ -61,20 +61,10 @@ func daemonCommand(dir string, opts *nodeOptions, mount *mountOptions) (*exec.Cm
 	if err != nil {
 		return nil, err
 	}
-	args := []string{"--data", dir, "--listen", opts.listen, "--log-level", opts.logLevel, "--consistency", opts.promise,
-		"--locks", opts.locks, "--ready-fd", strconv.Itoa(readyFD)}
-	if opts.readOnly {
-		args = append(args, "--read-only")
-	}
-	if opts.logJSON {
-		args = append(args, "--log-json")
-	}
+	args := append([]string{"--data", dir, "--ready-fd", strconv.Itoa(readyFD)}, opts.given()...)
 	if mount.point == "" {
 		args = append([]string{"serve"}, args...)
 	} else {
-		if mount.allowOther {
-			args = append(args, "--allow-other")
-		}
 		args = append(args, "--", absolute(mount.point))
 	}
 	cmd := exec.Command(self, args...)

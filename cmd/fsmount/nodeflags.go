@@ -17,10 +17,14 @@ type nodeOptions struct {
 	readOnly bool
 	promise  string
 	locks    string
+	upload   rateValue
+	download rateValue
 	daemon   bool
 	logLevel string
 	logJSON  bool
 	readyFD  int
+
+	flags *pflag.FlagSet // all of the command
 }
 
 // mountOptions are what only a mount needs; point is empty for serve.
@@ -30,17 +34,39 @@ type mountOptions struct {
 }
 
 func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
+	o.flags = f
 	f.StringVar(&o.listen, "listen", ":4747", "`HOST:PORT` where peers reach this node; port 0 picks a free one")
 	f.StringVar(&o.join, "join", "", "first use only: join the volume of `INVITE` instead of creating one")
 	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
 	f.StringVar(&o.promise, "consistency", closeToOpen, "`MODE`: close-to-open (what a call changed, others see once it returns) or eventual (wait for nobody)")
 	f.StringVar(&o.locks, "locks", clusterLocks, "`MODE`: cluster (file locks count on all connected mounts) or local (on this one only)")
+	f.Var(&o.upload, "upload-limit", "send no more than `RATE` bytes per second to other devices, all together: 2MB, 500K (default no limit)")
+	f.Var(&o.download, "download-limit", "take no more than `RATE` bytes per second from them")
 	f.BoolVar(&o.daemon, "daemon", false, "return as soon as the node is usable, and log to DIR/log")
 	f.StringVar(&o.logLevel, "log-level", "info", "trace, debug, info, warn or error")
 	f.BoolVar(&o.logJSON, "log-json", false, "log JSON lines")
 	f.IntVar(&o.readyFD, "ready-fd", 0, "descriptor a daemon reports on")
 	// Between a --daemon and its child only.
 	_ = f.MarkHidden("ready-fd")
+}
+
+// given returns the flags that were given, as a daemon's child needs them.
+func (o *nodeOptions) given() []string {
+	var args []string
+	o.flags.Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "daemon", "join", "data", "ready-fd":
+			return
+		}
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			args = append(args, "--"+f.Name+"="+v)
+		}
+	})
+	return args
 }
 
 // logger returns the node's logger.
@@ -83,6 +109,7 @@ func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
 		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
 		LocalLocks: o.locks == localLocks, Logger: log,
+		UploadLimit: int64(o.upload), DownloadLimit: int64(o.download),
 		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),
 	}
 }

@@ -21,7 +21,8 @@ type slowLink struct {
 	l     net.Listener
 	host  string // network namespace
 	to    string
-	delay time.Duration
+	delay time.Duration // each way
+	rate  float64       // bytes per second each way; 0: no limit
 	wg    sync.WaitGroup
 	mu    sync.Mutex
 	conns []net.Conn
@@ -29,9 +30,15 @@ type slowLink struct {
 
 func newSlowLink(t testing.TB, host, to string, delay time.Duration) *slowLink {
 	t.Helper()
+	return newThinLink(t, host, to, delay, 0)
+}
+
+// newThinLink is newSlowLink with a rate, in bytes per second.
+func newThinLink(t testing.TB, host, to string, delay time.Duration, rate float64) *slowLink {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	s := &slowLink{l: l, host: host, to: to, delay: delay}
+	s := &slowLink{l: l, host: host, to: to, delay: delay, rate: rate}
 	s.wg.Add(1)
 	go s.serve()
 	t.Cleanup(func() {
@@ -53,7 +60,7 @@ func (s *slowLink) serve() {
 		if err != nil {
 			return
 		}
-		out, err := dialIn(s.host, s.to)
+		out, err := s.dial()
 		if err != nil {
 			_ = in.Close()
 			continue
@@ -65,6 +72,15 @@ func (s *slowLink) serve() {
 		go s.pipe(in, out)
 		go s.pipe(out, in)
 	}
+}
+
+// dial reaches what is behind the link. With a rate, a TCP would keep no more under way than the
+// link holds, so the proxy's own buffers are small.
+func (s *slowLink) dial() (net.Conn, error) {
+	if s.host == "" {
+		return net.Dial("tcp", s.to)
+	}
+	return dialIn(s.host, s.to)
 }
 
 // dialIn dials from inside a network namespace.
@@ -85,6 +101,12 @@ func dialIn(host, addr string) (conn net.Conn, err error) {
 	<-done
 	return conn, err
 }
+
+// Of a link with a rate: what the proxy itself buffers, in bytes, and how far behind the link may fall.
+const (
+	thinBuffer = 128 << 10
+	thinQueue  = 20 * time.Millisecond
+)
 
 // late is something on its way, and when it arrives.
 type late struct {
@@ -108,11 +130,26 @@ func (s *slowLink) pipe(dst, src net.Conn) {
 		}
 	}()
 	defer close(way)
+	var free time.Time // when the link has sent what it was given
+	if s.rate > 0 {
+		_ = src.(*net.TCPConn).SetReadBuffer(thinBuffer)
+		_ = dst.(*net.TCPConn).SetWriteBuffer(thinBuffer)
+	}
 	for {
-		buf := make([]byte, 32<<10)
+		buf := make([]byte, 16<<10)
 		n, err := src.Read(buf)
+		if now := time.Now(); free.Before(now) {
+			free = now
+		}
+		if n > 0 && s.rate > 0 {
+			free = free.Add(time.Duration(float64(n) / s.rate * 1e9))
+		}
 		if n > 0 {
-			way <- late{time.Now().Add(s.delay), buf[:n]}
+			way <- late{free.Add(s.delay), buf[:n]}
+		}
+		// What a router queues before it makes the sender wait.
+		if wait := time.Until(free); wait > thinQueue {
+			time.Sleep(wait - thinQueue)
 		}
 		if err != nil {
 			return

@@ -16,8 +16,10 @@ import (
 type fetcher interface {
 	// Fetch returns the verified sealed bytes of id within a bounded time.
 	Fetch(ctx context.Context, id chunk.ID) ([]byte, error)
-	// Poke says that there are new chunks to push.
-	Poke()
+	// FetchAhead is Fetch for what is not urgent.
+	FetchAhead(ctx context.Context, id chunk.ID) ([]byte, error)
+	// Stored says that a chunk is in the store now.
+	Stored(id chunk.ID)
 }
 
 // chunks is the store of this disk with the other devices behind it.
@@ -46,13 +48,31 @@ func (c *chunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, erro
 	if err != nil {
 		return dst, err
 	}
-	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
-		// The reader has its bytes; only the next read will have to fetch again.
-		c.log.Warn("cannot keep a fetched chunk", "chunk", id, "error", err)
-	} else {
-		c.peers.Poke()
-	}
+	c.keep(ctx, id, sealed)
 	return append(dst, sealed...), nil
+}
+
+// Ahead implements volume.Chunks.
+func (c *chunks) Ahead(ctx context.Context, id chunk.ID) error {
+	if c.Local(id) {
+		return nil
+	}
+	sealed, err := c.peers.FetchAhead(ctx, id)
+	if err != nil {
+		return err
+	}
+	c.keep(ctx, id, sealed)
+	return nil
+}
+
+// keep stores what was fetched. The reader has its bytes whether or not that
+// works; only the next read will have to fetch again.
+func (c *chunks) keep(ctx context.Context, id chunk.ID, sealed []byte) {
+	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
+		c.log.Warn("cannot keep a fetched chunk", "chunk", id, "error", err)
+		return
+	}
+	c.peers.Stored(id)
 }
 
 // Put implements volume.Chunks.
@@ -60,7 +80,7 @@ func (c *chunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
 	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
 		return err
 	}
-	c.peers.Poke()
+	c.peers.Stored(id)
 	return nil
 }
 

@@ -15,4 +15,6 @@ type nobody struct{}
 var _ fetcher = nobody{}
 
 func (nobody) Fetch(context.Context, chunk.ID) ([]byte, error) { return nil, errGone }
-func (nobody) Poke()                                           {}
+func (nobody) Stored(chunk.ID)                                 {}
+
+func (nobody) FetchAhead(context.Context, chunk.ID) ([]byte, error) { return nil, errGone }

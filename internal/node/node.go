@@ -37,6 +37,9 @@ type Config struct {
 	Eventual bool
 	// LocalLocks has file locks exclude only processes on this mount.
 	LocalLocks bool
+	// UploadLimit and DownloadLimit bound what goes to and comes from all other
+	// devices together, in bytes per second; 0 means no limit.
+	UploadLimit, DownloadLimit int64
 	// Name is what other devices show for this one; empty means the host name.
 	Name string
 	// Logger must not be nil.

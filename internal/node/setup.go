@@ -202,6 +202,7 @@ func tcp(k keys, cfg Config) func(transport.Handshaker) (transport.Transport, er
 	return func(h transport.Handshaker) (transport.Transport, error) {
 		return transport.NewTCP(transport.Config{
 			Identity: k.device.Private(), Handshake: h, Logger: cfg.Logger.Named("net"),
+			UploadLimit: cfg.UploadLimit, DownloadLimit: cfg.DownloadLimit,
 		})
 	}
 }

@@ -1,0 +1,112 @@
+package replica
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// slowDown makes each Get of the store take a while.
+func (s *memStore) slowDown(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = d
+}
+
+func (s *memStore) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gets
+}
+
+// asking returns how many chunks are being asked for of a peer.
+func (n *testNode) asking(of *testNode) int {
+	n.Replica.mu.Lock()
+	s := n.sessions[of.id()]
+	n.Replica.mu.Unlock()
+	s.fetch.mu.Lock()
+	defer s.fetch.mu.Unlock()
+	return len(s.fetch.pending)
+}
+
+func (n *testNode) waitingTurns() int {
+	n.fetches.turns.mu.Lock()
+	defer n.fetches.turns.mu.Unlock()
+	return len(n.fetches.turns.waiting)
+}
+
+func TestFetchGoesBeforeFetchAhead(t *testing.T) {
+	a, b := pair(t)
+	var ids []chunk.ID
+	for range 20 {
+		ids = append(ids, a.store.put(t, 1000))
+	}
+	a.store.slowDown(time.Minute)
+	const room = startFlight / usualChunk
+	for _, id := range ids[:10] {
+		go func() { _, _ = b.FetchAhead(t.Context(), id) }()
+	}
+	eventually(t, "the window filled", func() bool { return b.asking(a) == room && b.waitingTurns() == 10-room })
+	go func() { _, _ = b.Fetch(t.Context(), ids[10]) }()
+	eventually(t, "what is urgent asked for", func() bool { return b.asking(a) == room+1 })
+	// What waits for its turn becomes urgent.
+	for _, id := range ids[:10] {
+		go func() { _, _ = b.Fetch(t.Context(), id) }()
+	}
+	eventually(t, "all asked for", func() bool { return b.waitingTurns() == 0 && b.asking(a) == 11 })
+}
+
+// Two holders are read from at once, none is asked for what the other gives, and
+// when one goes the other gives the rest.
+func TestFetchAheadFromSeveral(t *testing.T) {
+	mk := memNet()
+	a := newTestNode(t, "a", mk).found().start()
+	b := newTestNode(t, "b", mk).joinBy(a, RoleMember).start()
+	var ids []chunk.ID
+	for range 200 {
+		ids = append(ids, a.store.put(t, 64<<10))
+	}
+	eventually(t, "copies", func() bool { a.Poke(); return b.store.len() == len(ids) })
+	c := newTestNode(t, "c", mk)
+	c.store.fail = errors.New("no space left") // it takes no pushes
+	c.joinBy(a, RoleMember).start()
+	eventually(t, "mesh", func() bool { return c.connectedTo(a) && c.connectedTo(b) })
+	a.store.slowDown(5 * time.Millisecond)
+	b.store.slowDown(5 * time.Millisecond)
+	asked := [2]int{a.store.asked(), b.store.asked()}
+	fetch := func(ids []chunk.ID, during func(i int)) {
+		var g errgroup.Group
+		var mu sync.Mutex
+		n := 0
+		for _, id := range ids {
+			g.Go(func() error {
+				_, err := c.FetchAhead(t.Context(), id)
+				mu.Lock()
+				defer mu.Unlock()
+				n++
+				during(n)
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fetch(ids[:100], func(int) {})
+	got := [2]int{a.store.asked() - asked[0], b.store.asked() - asked[1]}
+	t.Logf("100 chunks, asked of the two: %v", got)
+	if min(got[0], got[1]) < 25 || got[0]+got[1] > 120 {
+		t.Errorf("100 chunks, asked of the two: %v", got)
+	}
+	fetch(ids[100:], func(i int) {
+		if i == 20 {
+			go b.stop()
+		}
+	})
+	eventually(t, "b gone", func() bool { return !c.connectedTo(b) })
+}
