@@ -283,6 +283,13 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// Connected returns how many devices are connected.
+func (r *Replica) Connected() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
+
 // connected returns the sessions there are.
 func (r *Replica) connected() []*session {
 	r.mu.Lock()

@@ -10,8 +10,8 @@ import (
 
 const (
 	// maxFrame is the largest piece of a stream that is sent as a whole: other
-	// streams wait for it.
-	maxFrame = 64 << 10
+	// streams wait for it. A block and what is around it fit.
+	maxFrame = 80 << 10
 	// maxFrameIn is the largest that is taken.
 	maxFrameIn = 256 << 10
 

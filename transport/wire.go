@@ -13,7 +13,7 @@ const (
 	wireRead = 64 << 10
 	// wireWrite is how much is collected before a system call writes it. More
 	// of either costs more in cache misses than it saves.
-	wireWrite = 64 << 10
+	wireWrite = 96 << 10
 	// stallTimeout bounds one system call's write, and the arrival of one
 	// frame: what is slower than 2 KiB/s counts as broken.
 	stallTimeout = 30 * time.Second

@@ -18,15 +18,18 @@ type fetcher interface {
 	Fetch(ctx context.Context, id chunk.ID) ([]byte, error)
 	// FetchAhead is Fetch for what is not urgent.
 	FetchAhead(ctx context.Context, id chunk.ID) ([]byte, error)
+	// Connected returns how many devices there are to push to.
+	Connected() int
 	// Stored says that a chunk is in the store now.
 	Stored(id chunk.ID)
 }
 
 // chunks is the store of this disk with the other devices behind it.
 type chunks struct {
-	store *casstore.Store
-	peers fetcher
-	log   hclog.Logger
+	store  *casstore.Store
+	peers  fetcher
+	recent *recent
+	log    hclog.Logger
 }
 
 var _ volume.Chunks = (*chunks)(nil)
@@ -77,6 +80,9 @@ func (c *chunks) keep(ctx context.Context, id chunk.ID, sealed []byte) {
 
 // Put implements volume.Chunks.
 func (c *chunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+	if c.peers.Connected() > 0 {
+		c.recent.add(id, sealed)
+	}
 	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
 		return err
 	}

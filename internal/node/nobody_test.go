@@ -15,6 +15,7 @@ type nobody struct{}
 var _ fetcher = nobody{}
 
 func (nobody) Fetch(context.Context, chunk.ID) ([]byte, error) { return nil, errGone }
+func (nobody) Connected() int                                  { return 0 }
 func (nobody) Stored(chunk.ID)                                 {}
 
 func (nobody) FetchAhead(context.Context, chunk.ID) ([]byte, error) { return nil, errGone }

@@ -75,6 +75,7 @@ type Node struct {
 	keys    keys
 	state   *kv.Pebble
 	store   *casstore.Store
+	recent  recent
 	repl    *replica.Replica
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica

@@ -13,7 +13,7 @@ import (
 // comes before anything is put into the store. deliver is given the batches of a member; nil while there is no tree.
 func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	cfg := replica.Config{
-		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store},
+		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store, &n.recent},
 		Transport: tcp(n.keys, n.cfg), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
 		Now: n.cfg.Now,
 	}
@@ -57,7 +57,7 @@ func (n *Node) openVolume() error {
 		Locks:     locks,
 		Tree:      tree,
 		State:     n.state,
-		Chunks:    &chunks{store: n.store, peers: n.repl, log: n.log},
+		Chunks:    &chunks{store: n.store, peers: n.repl, recent: &n.recent, log: n.log},
 		Sealer:    n.epochs.ring,
 		Log:       &opLog{repl: n.repl, epochs: n.epochs, author: author},
 		Logger:    n.log.Named("volume"),

@@ -169,7 +169,7 @@ func (n *Node) importTree(ctx context.Context, db kv.DB, c *replica.Checkpoint) 
 
 // streams returns what stores streams as sealed chunks.
 func (n *Node) streams() *sealedNodes {
-	return &sealedNodes{chunks: &chunks{store: n.store, peers: n.repl, log: n.log}, sealer: n.epochs.ring}
+	return &sealedNodes{chunks: &chunks{store: n.store, peers: n.repl, recent: &n.recent, log: n.log}, sealer: n.epochs.ring}
 }
 
 // devicesOf names devices as the tree does.

@@ -1,17 +1,30 @@
 package node
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/foreverfs/forever/casstore"
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/replica"
 )
 
 // replicaStore shows the chunk store as the replica knows stores: positions are
 // bytes to it.
-type replicaStore struct{ *casstore.Store }
+type replicaStore struct {
+	*casstore.Store
+	recent *recent
+}
 
 var _ replica.Store = replicaStore{}
+
+// Get implements replica.Store.
+func (s replicaStore) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
+	if b, ok := s.recent.get(dst, id); ok {
+		return b, nil
+	}
+	return s.Store.Get(ctx, dst, id)
+}
 
 // End implements replica.Store.
 func (s replicaStore) End() replica.Position { return replica.Position(s.Store.End().Bytes()) }

@@ -32,7 +32,7 @@ func testStreams(t *testing.T) *sealedNodes {
 	ring := &cipher.Keyring{}
 	ring.Add(key)
 	ring.SetCurrent(key.ID)
-	return &sealedNodes{chunks: &chunks{store: store, peers: nobody{}, log: hclog.NewNullLogger()}, sealer: ring}
+	return &sealedNodes{chunks: &chunks{store: store, peers: nobody{}, recent: &recent{}, log: hclog.NewNullLogger()}, sealer: ring}
 }
 
 // TestStream: what is written in any pieces is read back, and what is missing or cut short is told.
