@@ -223,8 +223,21 @@ func (x *index) flush() error {
 
 // scan calls fn for every entry in order of ID, from after on, until it
 // returns false.
-func (x *index) scan(after chunk.ID, fn func(chunk.ID, loc) bool) (err error) {
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: append(entryKey(nil, after), 0), UpperBound: []byte{'c' + 1}})
+func (x *index) scan(after chunk.ID, fn func(chunk.ID, loc) bool) error {
+	return x.iterate(append(entryKey(nil, after), 0), []byte{'c' + 1}, fn)
+}
+
+// rangeOf is scan for from ≤ ID < to; a zero to means no end.
+func (x *index) rangeOf(from, to chunk.ID, fn func(chunk.ID, loc) bool) error {
+	end := []byte{'c' + 1}
+	if !to.IsZero() {
+		end = entryKey(nil, to)
+	}
+	return x.iterate(entryKey(nil, from), end, fn)
+}
+
+func (x *index) iterate(from, to []byte, fn func(chunk.ID, loc) bool) (err error) {
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
 		return fmt.Errorf("scan index: %w", err)
 	}

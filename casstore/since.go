@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/foreverfs/forever/chunk"
 )
 
 // End returns the position behind everything put so far, durable or not.
@@ -41,6 +43,19 @@ func (s *Store) Since(pos Position, max int) ([]Item, error) {
 		}
 	}
 	return items, nil
+}
+
+// Range calls fn for the durable chunks with from ≤ ID < to, in order of ID, until it
+// returns false. A zero to means no end.
+func (s *Store) Range(from, to chunk.ID, fn func(id chunk.ID, size int) bool) error {
+	if s.isClosed() {
+		return ErrClosed
+	}
+	err := s.idx.rangeOf(from, to, func(id chunk.ID, l loc) bool { return fn(id, l.size) })
+	if err != nil {
+		return fmt.Errorf("list chunks: %w", err)
+	}
+	return nil
 }
 
 // sincePack appends the held chunks of one pack to items, up to max in all.

@@ -42,6 +42,9 @@ type Store interface {
 	End() Position
 	// Since returns up to max chunks behind pos, in order of arrival.
 	Since(pos Position, max int) ([]Item, error)
+	// Range calls fn for the durable chunks with from ≤ ID < to, in order of ID,
+	// until it returns false. A zero to means no end.
+	Range(from, to chunk.ID, fn func(id chunk.ID, size int) bool) error
 }
 
 // WrappedKey is an epoch key wrapped for one device.
@@ -93,6 +96,10 @@ type Config struct {
 	AckInterval time.Duration
 	// Window bounds the chunks on their way from one peer, in bytes; 0 means 8 MiB.
 	Window int
+	// CompareEvery is how often the stores of two devices are compared, so that one
+	// mends the other; 0 means a day. CompareDelay is how long after connecting at
+	// the earliest; 0 means a minute.
+	CompareEvery, CompareDelay time.Duration
 	// RetryMin and RetryMax bound the pause before a lost peer is dialed again;
 	// 0 means 250 ms and 30 s.
 	RetryMin, RetryMax time.Duration
@@ -123,6 +130,8 @@ func (c *Config) setStateDefaults() error {
 	def(&c.FetchGrace, 2*time.Second)
 	def(&c.AckInterval, 100*time.Millisecond)
 	def(&c.Window, 8<<20)
+	def(&c.CompareEvery, 24*time.Hour)
+	def(&c.CompareDelay, time.Minute)
 	def(&c.RetryMin, 250*time.Millisecond)
 	def(&c.RetryMax, 30*time.Second)
 	return nil

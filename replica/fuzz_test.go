@@ -179,7 +179,7 @@ func FuzzPushReply(f *testing.F) {
 			return
 		}
 		p := newPushState(Position{})
-		p.offer([]Item{{id, 5, storePos(1)}, {chunk.ID{2}, 5, storePos(2)}})
+		p.offer([]Item{{id, 5, storePos(1)}, {chunk.ID{2}, 5, storePos(2)}}, storePos(2))
 		if p.want(m.GetWant()) != nil {
 			return
 		}

@@ -17,9 +17,11 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/zeebo/blake3"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/replica/replicapb"
 	"github.com/foreverfs/forever/transport"
 )
 
@@ -40,6 +42,7 @@ type memStore struct {
 	synced int
 	puts   int
 	gets   int
+	had    int // calls of Has
 	failed int
 	fail   error         // of Put
 	slow   time.Duration // of Get
@@ -88,6 +91,7 @@ func storePos(n int) (p Position) {
 func (s *memStore) Has(id chunk.ID) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.had++
 	_, ok := s.chunks[id]
 	return ok, nil
 }
@@ -113,6 +117,27 @@ func (s *memStore) Since(pos Position, limit int) ([]Item, error) {
 		return nil, nil
 	}
 	return slices.Clone(s.order[from:min(from+limit, len(s.order))]), nil
+}
+
+func (s *memStore) Range(from, to chunk.ID, fn func(chunk.ID, int) bool) error {
+	s.mu.Lock()
+	var ids []chunk.ID
+	for id := range s.chunks {
+		if bytes.Compare(id[:], from[:]) >= 0 && (to.IsZero() || bytes.Compare(id[:], to[:]) < 0) {
+			ids = append(ids, id)
+		}
+	}
+	s.mu.Unlock()
+	slices.SortFunc(ids, func(a, b chunk.ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range ids {
+		s.mu.Lock()
+		n := len(s.chunks[id])
+		s.mu.Unlock()
+		if !fn(id, n) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // put stores new random bytes.
@@ -153,6 +178,32 @@ type testNode struct {
 
 	mu  sync.Mutex
 	got []Envelope
+}
+
+// forgetPositions takes what a stopped node remembers of chunk positions.
+func forgetPositions(t testing.TB, n *testNode) {
+	t.Helper()
+	records := map[string]*replicapb.PeerRecord{}
+	err := scanAll(n.kv, []byte{'r', 'p'}, func(key, value []byte) error {
+		rec := &replicapb.PeerRecord{}
+		records[string(key)] = rec
+		return proto.Unmarshal(value, rec)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = n.kv.Update(func(tx kv.Tx) error {
+		for key, rec := range records {
+			rec.Pushed, rec.Received = nil, nil
+			if err := putProto(tx, []byte(key), rec); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // memNet makes a test's transports over one network in memory.

@@ -24,8 +24,10 @@ type peer struct {
 	// when it last connected. What it writes itself it has, without saying so.
 	lost    map[AuthorID]bool
 	changed bool // since it was saved
-	lastErr string
-	clone   bool // it says that this device runs elsewhere too
+	// compared is when both stores were compared last.
+	compared time.Time
+	lastErr  string
+	clone    bool // it says that this device runs elsewhere too
 
 	// banned is until when it is not talked to, because it broke the protocol.
 	banned  time.Time
@@ -87,6 +89,7 @@ func parsePeer(value []byte) (*peer, error) {
 		lastSeen: time.UnixMilli(rec.GetLastSeen()),
 		acked:    acked,
 		received: rec.GetReceived(),
+		compared: time.UnixMilli(rec.GetCompared()),
 		lost:     map[AuthorID]bool{},
 	}
 	copy(p.pushed[:], rec.GetPushed())
@@ -100,6 +103,9 @@ func (p *peer) record() *replicapb.PeerRecord {
 		Acked:    positions(p.acked),
 		Pushed:   slices.Clone(p.pushed[:]),
 		Received: p.received,
+	}
+	if !p.compared.IsZero() {
+		rec.Compared = p.compared.UnixMilli()
 	}
 	if p.lastSeen.IsZero() {
 		rec.LastSeen = 0

@@ -44,10 +44,10 @@ func newPushState(from Position) *pushState {
 // mayOffer reports whether the peer is ready for another offer.
 func (p *pushState) mayOffer() bool { return len(p.open) < maxOffers }
 
-// offer makes the next offer, of at least one item.
-func (p *pushState) offer(items []Item) *replicapb.Offer {
+// offer makes the next offer, of at least one item; end is the position behind it.
+func (p *pushState) offer(items []Item, end Position) *replicapb.Offer {
 	p.number++
-	p.next = items[len(items)-1].Pos
+	p.next = end
 	o := outOffer{number: p.number, end: p.next}
 	m := &replicapb.Offer{Number: p.number, End: append([]byte(nil), p.next[:]...)}
 	for _, it := range items {
@@ -107,6 +107,11 @@ type pusher struct {
 	state *pushState
 
 	wake chan struct{} // the peer answered
+
+	// What the peer turned out to lack goes first; then it has all up to jump,
+	// if that is set.
+	lacking []Item
+	jump    Position
 }
 
 // pushLoop pushes chunks for as long as the session lasts. A push that fails
@@ -135,7 +140,11 @@ func (s *session) runPush(st *stream) error {
 	if m.GetResume() == nil {
 		return invalid("push without a position to start from")
 	}
-	p := &pusher{s: s, st: st, state: newPushState(s.resume(m.GetResume().GetPosition())), wake: make(chan struct{}, 1)}
+	from := s.resume(m.GetResume().GetPosition())
+	p := &pusher{s: s, st: st, state: newPushState(from), wake: make(chan struct{}, 1)}
+	if err := p.skipKnown(from); err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(s.ctx)
 	defer closeOn(ctx, st)()
 	g.Go(p.read)
@@ -232,17 +241,33 @@ func (p *pusher) write(ctx context.Context) error {
 
 // offer offers what came after next; more says that there may be more still.
 func (p *pusher) offer(next Position) (more bool, err error) {
-	items, err := p.s.r.cfg.Store.Since(next, maxOfferIDs)
+	items, end, err := p.next(next)
 	if err != nil || len(items) == 0 {
 		return false, err
 	}
 	p.mu.Lock()
-	m := p.state.offer(items)
+	m := p.state.offer(items, end)
 	p.mu.Unlock()
 	if err := p.st.write(&replicapb.PushMessage{Offer: m}); err != nil {
 		return false, err
 	}
 	return true, p.st.flush()
+}
+
+// next returns what to offer, and the position behind it.
+func (p *pusher) next(from Position) (items []Item, end Position, err error) {
+	p.lacking = append(p.lacking, p.s.takeLacking()...)
+	if n := min(len(p.lacking), maxOfferIDs); n > 0 {
+		items, p.lacking = p.lacking[:n], p.lacking[n:]
+		if len(p.lacking) == 0 && p.jump.after(from) {
+			from = p.jump
+		}
+		return items, from, nil
+	}
+	if items, err = p.s.r.cfg.Store.Since(from, maxOfferIDs); err == nil && len(items) > 0 {
+		end = items[len(items)-1].Pos
+	}
+	return items, end, err
 }
 
 func (p *pusher) send(ctx context.Context, wants []chunk.ID) error {

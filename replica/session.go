@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ type session struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
+	comparing sync.Mutex // one comparison at a time
+
 	logWake  chan struct{}
 	pushWake chan struct{}
 	fetch    *fetchClient
@@ -48,6 +51,7 @@ type session struct {
 	heads   []Hash                // of the peer's control log at the start
 	behind  bool                  // it was told that what it needs is gone
 	outrun  []*replicapb.Outrun   // to be sent
+	lacking []Item                // to be offered, whatever the peer's position
 }
 
 func newSession(r *Replica, conn transport.Conn, hello *peerHello) *session {
@@ -76,6 +80,7 @@ func (s *session) run() error {
 	defer stop()
 	if s.conn.Dialed() {
 		s.spawn("log", func() error { return s.openStream(replicapb.Stream_KIND_LOG, s.runLog) })
+		s.spawn("mend", s.mendLoop)
 		if s.keepsLeases() {
 			s.spawn("leases", s.leaseLoop)
 		}
@@ -176,13 +181,7 @@ func (s *session) serveStream(st *stream) error {
 	case replicapb.Stream_KIND_LOG:
 		return s.runLog(st)
 	case replicapb.Stream_KIND_PUSH:
-		err := s.takePush(st)
-		if failed := (storeError{}); errors.As(err, &failed) {
-			// Logs and reads go on without; the other side pushes again in a while.
-			s.r.log.Warn("cannot keep what is pushed", "device", s.name, "error", failed.err)
-			return nil
-		}
-		return err
+		return s.spared(s.takePush(st), "cannot keep what is pushed")
 	case replicapb.Stream_KIND_FETCH:
 		return s.serveFetch(st)
 	case replicapb.Stream_KIND_LEASE:
@@ -193,9 +192,25 @@ func (s *session) serveStream(st *stream) error {
 		if s.sharesLocks() {
 			return s.takeLocks(st)
 		}
+	case replicapb.Stream_KIND_COMPARE:
+		err := s.serveCompare(st)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		return s.spared(err, "cannot compare stores")
 	}
 	// Of a later version: the other side will do without.
 	return nil
+}
+
+// spared is for what may go wrong with this side's store: logs and reads go on
+// without, and the other side tries again in a while.
+func (s *session) spared(err error, what string) error {
+	if failed := (storeError{}); errors.As(err, &failed) {
+		s.r.log.Warn(what, "device", s.name, "error", failed.err)
+		return nil
+	}
+	return err
 }
 
 // stream is a buffered stream of messages; one reader and one writer at a time.

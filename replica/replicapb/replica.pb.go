@@ -82,6 +82,7 @@ const (
 	Stream_KIND_FETCH   Stream_Kind = 3
 	Stream_KIND_LEASE   Stream_Kind = 4
 	Stream_KIND_LOCK    Stream_Kind = 5
+	Stream_KIND_COMPARE Stream_Kind = 8
 )
 
 // Enum value maps for Stream_Kind.
@@ -93,6 +94,7 @@ var (
 		3: "KIND_FETCH",
 		4: "KIND_LEASE",
 		5: "KIND_LOCK",
+		8: "KIND_COMPARE",
 	}
 	Stream_Kind_value = map[string]int32{
 		"KIND_UNKNOWN": 0,
@@ -101,6 +103,7 @@ var (
 		"KIND_FETCH":   3,
 		"KIND_LEASE":   4,
 		"KIND_LOCK":    5,
+		"KIND_COMPARE": 8,
 	}
 )
 
@@ -183,7 +186,7 @@ func (x LockItem_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LockItem_Kind.Descriptor instead.
 func (LockItem_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35, 0}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37, 0}
 }
 
 // Signed is a body and its signature; the hash of the body is its name.
@@ -2393,6 +2396,112 @@ func (x *FetchReply) GetChunk() []byte {
 	return nil
 }
 
+// CompareRequest asks which chunks are at the other side, without naming those here.
+type CompareRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefixes      []byte                 `protobuf:"bytes,1,opt,name=prefixes,proto3" json:"prefixes,omitempty"` // of IDs: each a number of hexadecimal digits (1 byte), and the digits, two in a byte
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareRequest) Reset() {
+	*x = CompareRequest{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareRequest) ProtoMessage() {}
+
+func (x *CompareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
+func (*CompareRequest) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *CompareRequest) GetPrefixes() []byte {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
+// CompareReply answers one prefix of a request.
+type CompareReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []byte                 `protobuf:"bytes,1,opt,name=ids,proto3" json:"ids,omitempty"`               // all of them, if they are few
+	Counts        []uint32               `protobuf:"varint,2,rep,packed,name=counts,proto3" json:"counts,omitempty"` // else: how many there are for each next digit
+	Sums          []byte                 `protobuf:"bytes,3,opt,name=sums,proto3" json:"sums,omitempty"`             // and their sum as numbers, 16 bytes each: the higher half
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareReply) Reset() {
+	*x = CompareReply{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareReply) ProtoMessage() {}
+
+func (x *CompareReply) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareReply.ProtoReflect.Descriptor instead.
+func (*CompareReply) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *CompareReply) GetIds() []byte {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *CompareReply) GetCounts() []uint32 {
+	if x != nil {
+		return x.Counts
+	}
+	return nil
+}
+
+func (x *CompareReply) GetSums() []byte {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
 // LeaseMessage travels both ways on the lease stream. Each side is the holder of
 // a lease from the other, and the granter of one to it.
 type LeaseMessage struct {
@@ -2422,7 +2531,7 @@ type LeaseMessage struct {
 
 func (x *LeaseMessage) Reset() {
 	*x = LeaseMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2434,7 +2543,7 @@ func (x *LeaseMessage) String() string {
 func (*LeaseMessage) ProtoMessage() {}
 
 func (x *LeaseMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2447,7 +2556,7 @@ func (x *LeaseMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseMessage.ProtoReflect.Descriptor instead.
 func (*LeaseMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *LeaseMessage) GetLog() []byte {
@@ -2601,7 +2710,7 @@ type LockMessage struct {
 
 func (x *LockMessage) Reset() {
 	*x = LockMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2722,7 @@ func (x *LockMessage) String() string {
 func (*LockMessage) ProtoMessage() {}
 
 func (x *LockMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2735,7 @@ func (x *LockMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockMessage.ProtoReflect.Descriptor instead.
 func (*LockMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *LockMessage) GetLog() []byte {
@@ -2700,7 +2809,7 @@ type LockItem struct {
 
 func (x *LockItem) Reset() {
 	*x = LockItem{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2712,7 +2821,7 @@ func (x *LockItem) String() string {
 func (*LockItem) ProtoMessage() {}
 
 func (x *LockItem) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2725,7 +2834,7 @@ func (x *LockItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockItem.ProtoReflect.Descriptor instead.
 func (*LockItem) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LockItem) GetKind() LockItem_Kind {
@@ -2783,7 +2892,7 @@ type LockRange struct {
 
 func (x *LockRange) Reset() {
 	*x = LockRange{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2795,7 +2904,7 @@ func (x *LockRange) String() string {
 func (*LockRange) ProtoMessage() {}
 
 func (x *LockRange) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2808,7 +2917,7 @@ func (x *LockRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRange.ProtoReflect.Descriptor instead.
 func (*LockRange) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LockRange) GetFlock() bool {
@@ -2847,13 +2956,14 @@ type PeerRecord struct {
 	Acked         []*Position            `protobuf:"bytes,3,rep,name=acked,proto3" json:"acked,omitempty"`                        // what it has of the logs
 	Pushed        []byte                 `protobuf:"bytes,4,opt,name=pushed,proto3" json:"pushed,omitempty"`                      // what it has of this store
 	Received      []byte                 `protobuf:"bytes,5,opt,name=received,proto3" json:"received,omitempty"`                  // what this store has of its
+	Compared      int64                  `protobuf:"varint,6,opt,name=compared,proto3" json:"compared,omitempty"`                 // Unix milliseconds: when both stores were compared last
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PeerRecord) Reset() {
 	*x = PeerRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2865,7 +2975,7 @@ func (x *PeerRecord) String() string {
 func (*PeerRecord) ProtoMessage() {}
 
 func (x *PeerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2878,7 +2988,7 @@ func (x *PeerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRecord.ProtoReflect.Descriptor instead.
 func (*PeerRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PeerRecord) GetAddrs() []string {
@@ -2916,6 +3026,13 @@ func (x *PeerRecord) GetReceived() []byte {
 	return nil
 }
 
+func (x *PeerRecord) GetCompared() int64 {
+	if x != nil {
+		return x.Compared
+	}
+	return 0
+}
+
 // InviteRecord is an invite handed out; its key is the hash of the secret.
 type InviteRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2928,7 +3045,7 @@ type InviteRecord struct {
 
 func (x *InviteRecord) Reset() {
 	*x = InviteRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3057,7 @@ func (x *InviteRecord) String() string {
 func (*InviteRecord) ProtoMessage() {}
 
 func (x *InviteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3070,7 @@ func (x *InviteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRecord.ProtoReflect.Descriptor instead.
 func (*InviteRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{38}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *InviteRecord) GetRole() Role {
@@ -2989,7 +3106,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3118,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3131,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HeadRecord) GetSeq() uint64 {
@@ -3154,9 +3271,9 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x04role\x18\x04 \x01(\x0e2\x15.forever.replica.RoleR\x04role\"5\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa0\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb2\x01\n" +
 	"\x06Stream\x120\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"d\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"v\n" +
 	"\x04Kind\x12\x10\n" +
 	"\fKIND_UNKNOWN\x10\x00\x12\f\n" +
 	"\bKIND_LOG\x10\x01\x12\r\n" +
@@ -3165,7 +3282,8 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"KIND_FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"KIND_LEASE\x10\x04\x12\r\n" +
-	"\tKIND_LOCK\x10\x05\"\xe1\x02\n" +
+	"\tKIND_LOCK\x10\x05\x12\x10\n" +
+	"\fKIND_COMPARE\x10\b\"\xe1\x02\n" +
 	"\n" +
 	"LogMessage\x12,\n" +
 	"\x05state\x18\x01 \x01(\v2\x16.forever.replica.StateR\x05state\x121\n" +
@@ -3206,7 +3324,13 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\n" +
 	"FetchReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xb9\x03\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\",\n" +
+	"\x0eCompareRequest\x12\x1a\n" +
+	"\bprefixes\x18\x01 \x01(\fR\bprefixes\"L\n" +
+	"\fCompareReply\x12\x10\n" +
+	"\x03ids\x18\x01 \x01(\fR\x03ids\x12\x16\n" +
+	"\x06counts\x18\x02 \x03(\rR\x06counts\x12\x12\n" +
+	"\x04sums\x18\x03 \x01(\fR\x04sums\"\xb9\x03\n" +
 	"\fLeaseMessage\x12\x10\n" +
 	"\x03log\x18\x01 \x01(\fR\x03log\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
@@ -3255,14 +3379,15 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x05flock\x18\x01 \x01(\bR\x05flock\x12\x1c\n" +
 	"\texclusive\x18\x02 \x01(\bR\texclusive\x12\x14\n" +
 	"\x05start\x18\x03 \x01(\x04R\x05start\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\x04R\x03end\"\xa4\x01\n" +
+	"\x03end\x18\x04 \x01(\x04R\x03end\"\xc0\x01\n" +
 	"\n" +
 	"PeerRecord\x12\x14\n" +
 	"\x05addrs\x18\x01 \x03(\tR\x05addrs\x12\x1b\n" +
 	"\tlast_seen\x18\x02 \x01(\x03R\blastSeen\x12/\n" +
 	"\x05acked\x18\x03 \x03(\v2\x19.forever.replica.PositionR\x05acked\x12\x16\n" +
 	"\x06pushed\x18\x04 \x01(\fR\x06pushed\x12\x1a\n" +
-	"\breceived\x18\x05 \x01(\fR\breceived\"l\n" +
+	"\breceived\x18\x05 \x01(\fR\breceived\x12\x1a\n" +
+	"\bcompared\x18\x06 \x01(\x03R\bcompared\"l\n" +
 	"\fInviteRecord\x12)\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x15.forever.replica.RoleR\x04role\x12\x18\n" +
 	"\aexpires\x18\x02 \x01(\x03R\aexpires\x12\x17\n" +
@@ -3290,51 +3415,53 @@ func file_replica_replicapb_replica_proto_rawDescGZIP() []byte {
 }
 
 var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_replica_replicapb_replica_proto_goTypes = []any{
-	(Role)(0),            // 0: forever.replica.Role
-	(Stream_Kind)(0),     // 1: forever.replica.Stream.Kind
-	(LockItem_Kind)(0),   // 2: forever.replica.LockItem.Kind
-	(*Signed)(nil),       // 3: forever.replica.Signed
-	(*ControlEntry)(nil), // 4: forever.replica.ControlEntry
-	(*Genesis)(nil),      // 5: forever.replica.Genesis
-	(*Recovery)(nil),     // 6: forever.replica.Recovery
-	(*Wrap)(nil),         // 7: forever.replica.Wrap
-	(*Admit)(nil),        // 8: forever.replica.Admit
-	(*Rename)(nil),       // 9: forever.replica.Rename
-	(*Epoch)(nil),        // 10: forever.replica.Epoch
-	(*Policy)(nil),       // 11: forever.replica.Policy
-	(*Setting)(nil),      // 12: forever.replica.Setting
-	(*Revoke)(nil),       // 13: forever.replica.Revoke
-	(*Release)(nil),      // 14: forever.replica.Release
-	(*Checkpoint)(nil),   // 15: forever.replica.Checkpoint
-	(*LogEnd)(nil),       // 16: forever.replica.LogEnd
-	(*Endorse)(nil),      // 17: forever.replica.Endorse
-	(*Return)(nil),       // 18: forever.replica.Return
-	(*Position)(nil),     // 19: forever.replica.Position
-	(*Envelope)(nil),     // 20: forever.replica.Envelope
-	(*Hello)(nil),        // 21: forever.replica.Hello
-	(*Join)(nil),         // 22: forever.replica.Join
-	(*Refused)(nil),      // 23: forever.replica.Refused
-	(*Stream)(nil),       // 24: forever.replica.Stream
-	(*LogMessage)(nil),   // 25: forever.replica.LogMessage
-	(*Outrun)(nil),       // 26: forever.replica.Outrun
-	(*State)(nil),        // 27: forever.replica.State
-	(*Peer)(nil),         // 28: forever.replica.Peer
-	(*Links)(nil),        // 29: forever.replica.Links
-	(*PushMessage)(nil),  // 30: forever.replica.PushMessage
-	(*Offer)(nil),        // 31: forever.replica.Offer
-	(*PushReply)(nil),    // 32: forever.replica.PushReply
-	(*Resume)(nil),       // 33: forever.replica.Resume
-	(*FetchRequest)(nil), // 34: forever.replica.FetchRequest
-	(*FetchReply)(nil),   // 35: forever.replica.FetchReply
-	(*LeaseMessage)(nil), // 36: forever.replica.LeaseMessage
-	(*LockMessage)(nil),  // 37: forever.replica.LockMessage
-	(*LockItem)(nil),     // 38: forever.replica.LockItem
-	(*LockRange)(nil),    // 39: forever.replica.LockRange
-	(*PeerRecord)(nil),   // 40: forever.replica.PeerRecord
-	(*InviteRecord)(nil), // 41: forever.replica.InviteRecord
-	(*HeadRecord)(nil),   // 42: forever.replica.HeadRecord
+	(Role)(0),              // 0: forever.replica.Role
+	(Stream_Kind)(0),       // 1: forever.replica.Stream.Kind
+	(LockItem_Kind)(0),     // 2: forever.replica.LockItem.Kind
+	(*Signed)(nil),         // 3: forever.replica.Signed
+	(*ControlEntry)(nil),   // 4: forever.replica.ControlEntry
+	(*Genesis)(nil),        // 5: forever.replica.Genesis
+	(*Recovery)(nil),       // 6: forever.replica.Recovery
+	(*Wrap)(nil),           // 7: forever.replica.Wrap
+	(*Admit)(nil),          // 8: forever.replica.Admit
+	(*Rename)(nil),         // 9: forever.replica.Rename
+	(*Epoch)(nil),          // 10: forever.replica.Epoch
+	(*Policy)(nil),         // 11: forever.replica.Policy
+	(*Setting)(nil),        // 12: forever.replica.Setting
+	(*Revoke)(nil),         // 13: forever.replica.Revoke
+	(*Release)(nil),        // 14: forever.replica.Release
+	(*Checkpoint)(nil),     // 15: forever.replica.Checkpoint
+	(*LogEnd)(nil),         // 16: forever.replica.LogEnd
+	(*Endorse)(nil),        // 17: forever.replica.Endorse
+	(*Return)(nil),         // 18: forever.replica.Return
+	(*Position)(nil),       // 19: forever.replica.Position
+	(*Envelope)(nil),       // 20: forever.replica.Envelope
+	(*Hello)(nil),          // 21: forever.replica.Hello
+	(*Join)(nil),           // 22: forever.replica.Join
+	(*Refused)(nil),        // 23: forever.replica.Refused
+	(*Stream)(nil),         // 24: forever.replica.Stream
+	(*LogMessage)(nil),     // 25: forever.replica.LogMessage
+	(*Outrun)(nil),         // 26: forever.replica.Outrun
+	(*State)(nil),          // 27: forever.replica.State
+	(*Peer)(nil),           // 28: forever.replica.Peer
+	(*Links)(nil),          // 29: forever.replica.Links
+	(*PushMessage)(nil),    // 30: forever.replica.PushMessage
+	(*Offer)(nil),          // 31: forever.replica.Offer
+	(*PushReply)(nil),      // 32: forever.replica.PushReply
+	(*Resume)(nil),         // 33: forever.replica.Resume
+	(*FetchRequest)(nil),   // 34: forever.replica.FetchRequest
+	(*FetchReply)(nil),     // 35: forever.replica.FetchReply
+	(*CompareRequest)(nil), // 36: forever.replica.CompareRequest
+	(*CompareReply)(nil),   // 37: forever.replica.CompareReply
+	(*LeaseMessage)(nil),   // 38: forever.replica.LeaseMessage
+	(*LockMessage)(nil),    // 39: forever.replica.LockMessage
+	(*LockItem)(nil),       // 40: forever.replica.LockItem
+	(*LockRange)(nil),      // 41: forever.replica.LockRange
+	(*PeerRecord)(nil),     // 42: forever.replica.PeerRecord
+	(*InviteRecord)(nil),   // 43: forever.replica.InviteRecord
+	(*HeadRecord)(nil),     // 44: forever.replica.HeadRecord
 }
 var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	5,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
@@ -3371,9 +3498,9 @@ var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	31, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
 	33, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
 	19, // 33: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
-	38, // 34: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
+	40, // 34: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
 	2,  // 35: forever.replica.LockItem.kind:type_name -> forever.replica.LockItem.Kind
-	39, // 36: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
+	41, // 36: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
 	19, // 37: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
 	0,  // 38: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
 	39, // [39:39] is the sub-list for method output_type
@@ -3407,7 +3534,7 @@ func file_replica_replicapb_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_replicapb_replica_proto_rawDesc), len(file_replica_replicapb_replica_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
