@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -208,5 +210,65 @@ func unpack(t testing.TB, dir string) {
 		must(t, os.WriteFile(name, []byte(unpackedName(i)), 0o600))
 		must(t, os.Chmod(name, 0o644))
 		must(t, os.Chtimes(name, time.Unix(1e9, 0), time.Unix(1e9, 0)))
+	}
+}
+
+// TestUntarOverSlowLink unpacks the source of Go into a fresh directory, alone, beside a
+// mount that is 40 ms away, and while a shell there looks on.
+func TestUntarOverSlowLink(t *testing.T) {
+	const trip = 40 * time.Millisecond
+	fsmount(t)
+	l := newLAN(t, 1)
+	dir := t.TempDir()
+	tarball := filepath.Join(dir, "src.tar")
+	run(t, "", "tar", "-cf", tarball, "-C", filepath.Join(sourceTree(t), scale("http/internal", "")), ".")
+	a := &node{t: t, data: filepath.Join(dir, "data"), mnt: filepath.Join(dir, "a"), listen: "127.0.0.1:4747", netns: l.hosts[0]}
+	must(t, os.Mkdir(a.mnt, 0o755))
+	a.start()
+	untar := func(name string) time.Duration {
+		to := filepath.Join(a.mnt, name)
+		must(t, os.Mkdir(to, 0o755))
+		return timed(func() { run(t, "", "tar", "-xf", tarball, "-C", to) })
+	}
+	times := scale(1, 3)
+	median := func(prefix string, before func(dir string)) time.Duration {
+		var took []time.Duration
+		for i := range times {
+			name := fmt.Sprintf("%s%d", prefix, i)
+			before(name)
+			took = append(took, untar(name))
+		}
+		slices.Sort(took)
+		return took[len(took)/2]
+	}
+	untar("warm")
+	alone := median("alone", func(string) {})
+	link := newSlowLink(t, a.netns, a.listen, trip/2)
+	b := newNode(t, "b", strings.TrimSpace(a.command("invite", "--addr", link.l.Addr().String())))
+	inStep(t, a, b)
+	a.command("wait", "--timeout", "2m")
+	beside := median("beside", func(string) { a.command("wait", "--timeout", "2m") })
+	t.Logf("unpacked alone in %v, beside a mount that is %v away in %v: %.2f", alone, trip, beside, beside.Seconds()/alone.Seconds())
+	if full && beside.Seconds() > 1.3*alone.Seconds() {
+		t.Errorf("unpacking took %.2f of the time it takes alone", beside.Seconds()/alone.Seconds())
+	}
+
+	a.command("wait", "--timeout", "2m")
+	must(t, os.Mkdir(filepath.Join(a.mnt, "seen"), 0o755))
+	shell := exec.Command("sh", "-c", "cd seen && while ls >/dev/null; do sleep 0.1; done")
+	shell.Dir = b.mnt
+	must(t, shell.Start())
+	defer func() {
+		_ = shell.Process.Kill()
+		_ = shell.Wait()
+	}()
+	until(t, 5*time.Second, "the shell in the directory", func() bool {
+		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", shell.Process.Pid))
+		return err == nil && filepath.Base(cwd) == "seen"
+	})
+	looked := timed(func() { run(t, "", "tar", "-xf", tarball, "-C", filepath.Join(a.mnt, "seen")) })
+	t.Logf("unpacked in %v while a shell there sits in the directory", looked)
+	for _, name := range []string{"seen", "beside0"} {
+		run(t, "", "diff", "-r", filepath.Join(b.mnt, name), filepath.Join(a.mnt, name))
 	}
 }
