@@ -45,6 +45,7 @@ func (c *Checkpoint) Complete() bool { return len(c.Endorsed) == len(c.Active) }
 type checkpointState struct {
 	entry    *entry
 	endorsed map[DeviceID]bool
+	vouched  bool // a device in good standing made or endorsed it
 }
 
 func (s *checkpointState) body() *replicapb.Checkpoint { return s.entry.what.GetCheckpoint() }
@@ -177,7 +178,9 @@ func (r *Replica) Checkpoints() []Checkpoint {
 	defer r.mu.Unlock()
 	out := make([]Checkpoint, 0, len(r.control.checkpoints))
 	for _, s := range r.control.checkpoints {
-		out = append(out, s.public())
+		if s.vouched {
+			out = append(out, s.public())
+		}
 	}
 	slices.SortFunc(out, func(a, b Checkpoint) int {
 		if a.Clock != b.Clock {

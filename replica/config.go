@@ -73,6 +73,11 @@ type Config struct {
 	// Admit wraps all epoch keys to a newcomer's box key, bound to info. Nil on
 	// a keyless replica, which then admits nobody as a member.
 	Admit func(box, info []byte) ([]WrappedKey, error)
+	// NewEpoch makes an epoch and wraps its key for the members and the recovery key;
+	// Rewrap wraps the key of an epoch held here for one device, or, if that is zero,
+	// the recovery key, whose box key it gets. Nil on a keyless replica.
+	NewEpoch func(members []Device, recovery RecoveryPublic) (EpochID, []Wrap, error)
+	Rewrap   func(epoch EpochID, device DeviceID, box []byte) ([]byte, error)
 	// Deliver is called for every envelope that this process did not append,
 	// each author's in order, from one goroutine, after it was stored. ErrLater
 	// has it called again once others were delivered; another error is logged and

@@ -24,6 +24,13 @@ type controlLog struct {
 	recovery   *entry // the one in force
 
 	checkpoints map[Hash]*checkpointState
+
+	removals   []*entry               // all, whether or not they hold
+	inForce    []*removal             // those that do
+	voided     map[Hash]bool          // entries without effect
+	admissions map[DeviceID][]*entry  // all
+	views      map[string]*controlLog // earlier states, by heads
+	current    *writing               // nil: to be found
 }
 
 type deviceState struct {
@@ -31,29 +38,48 @@ type deviceState struct {
 	admitted   *entry // the winning one
 	renamed    *entry // nil: never
 	returns    int    // how often it said that it is back
+
+	valid       bool // one of its admissions is
+	revocations []*removal
+	revoked     *entry // nil: not thrown out
 }
 
+// out reports whether a device has no part any more.
+func (d *deviceState) out() bool { return d.revoked != nil || !d.valid }
+
 type epochState struct {
-	opened *entry                 // the first
+	opened *entry                 // the first; valid ones go first
+	valid  bool                   // opened by an entry that is
 	wraps  map[DeviceID]wrapState // the zero device is the recovery key
 }
 
 type wrapState struct {
-	key  []byte
-	from *entry
+	key   []byte
+	from  *entry
+	valid bool
 }
 
 func newControlLog(volume VolumeID) *controlLog {
-	return &controlLog{
+	c := &controlLog{
 		volume:  volume,
 		entries: map[Hash]*entry{},
 		heads:   map[Hash]struct{}{},
-		devices: map[DeviceID]*deviceState{},
-		epochs:  map[EpochID]*epochState{},
-		policy:  map[string]*entry{},
-
-		checkpoints: map[Hash]*checkpointState{},
+		views:   map[string]*controlLog{},
 	}
+	c.reset()
+	return c
+}
+
+// reset forgets what the entries say.
+func (c *controlLog) reset() {
+	c.devices = map[DeviceID]*deviceState{}
+	c.epochs = map[EpochID]*epochState{}
+	c.policy = map[string]*entry{}
+	c.recoveries, c.recovery = nil, nil
+	c.checkpoints = map[Hash]*checkpointState{}
+	c.inForce, c.current = nil, nil
+	c.voided = map[Hash]bool{}
+	c.admissions = map[DeviceID][]*entry{}
 }
 
 // add takes a well-formed entry if it may be there, and reports whether it is new.
@@ -79,6 +105,32 @@ func (c *controlLog) check(e *entry) (known bool, err error) {
 
 // insert takes an entry that was checked.
 func (c *controlLog) insert(e *entry) {
+	knowing := c.onTop(e.parents)
+	c.link(e)
+	if removes(e) || len(c.removals) > 0 && !knowing && isAdmission(e) {
+		c.evaluate()
+		return
+	}
+	if isAdmission(e) {
+		c.admissions[admitted(e)] = append(c.admissions[admitted(e)], e)
+	}
+	if !knowing && c.isVoid(e, c.inForce, c.voided) {
+		c.voided[e.hash] = true
+	}
+	c.apply(e)
+}
+
+// restore takes an entry that was judged when it came. evaluate must follow.
+func (c *controlLog) restore(e *entry) error {
+	if _, twice := c.entries[e.hash]; twice || !c.knows(e.parents) {
+		return invalid("control entry twice, or before its parents")
+	}
+	c.link(e)
+	return nil
+}
+
+// link puts an entry in its place, without effect yet.
+func (c *controlLog) link(e *entry) {
 	for _, p := range e.parents {
 		e.height = max(e.height, c.entries[p].height+1)
 		delete(c.heads, p)
@@ -86,12 +138,15 @@ func (c *controlLog) insert(e *entry) {
 	c.entries[e.hash] = e
 	c.order = append(c.order, e)
 	c.heads[e.hash] = struct{}{}
-	c.apply(e)
+	if removes(e) {
+		c.removals = append(c.removals, e)
+	}
 }
 
 // judge decides whether the signer had the right to say this, from what its
 // entry builds on and nothing else: so every device decides alike.
 func (c *controlLog) judge(e *entry) error {
+	c = c.asKnownBy(e.parents)
 	if e.what.GetGenesis() != nil {
 		if len(c.order) > 0 {
 			return invalid("a second genesis")
@@ -105,6 +160,9 @@ func (c *controlLog) judge(e *entry) error {
 		if e.signer == DeviceID(r.GetDevice()) {
 			return nil
 		}
+	}
+	if r := e.what.GetRevoke(); r != nil && (!c.everAdmitted(DeviceID(r.GetDevice()), e, 0) || e.signer == DeviceID(r.GetDevice())) {
+		return invalid("revocation of a device that was not let in, or of oneself")
 	}
 	if e.what.GetReturn() != nil {
 		if !c.admittedBefore(e.signer, e, RoleMember) {
@@ -123,6 +181,15 @@ func (c *controlLog) judge(e *entry) error {
 
 // admittedBefore reports whether device was admitted in the past of e; role 0 is any.
 func (c *controlLog) admittedBefore(device DeviceID, e *entry, role Role) bool {
+	d := c.devices[device]
+	if d == nil || d.out() {
+		return false
+	}
+	return c.everAdmitted(device, e, role)
+}
+
+// everAdmitted is admittedBefore for devices that may have been thrown out since.
+func (c *controlLog) everAdmitted(device DeviceID, e *entry, role Role) bool {
 	d := c.devices[device]
 	if d == nil {
 		return false
@@ -149,15 +216,8 @@ func (c *controlLog) recoveryBefore(key DeviceID, e *entry) bool {
 
 // precedes reports whether a is in the past of e, which is not in the log yet.
 func (c *controlLog) precedes(a, e *entry) bool {
-	if len(e.parents) == len(c.heads) {
-		all := true
-		for _, p := range e.parents {
-			_, is := c.heads[p]
-			all = all && is
-		}
-		if all { // the usual case: it builds on everything there is
-			return true
-		}
+	if c.onTop(e.parents) { // the usual case: it builds on everything there is
+		return true
 	}
 	seen := map[Hash]bool{}
 	next := slices.Clone(e.parents)
@@ -175,22 +235,32 @@ func (c *controlLog) precedes(a, e *entry) bool {
 	return false
 }
 
+// apply has an entry take effect. Of void ones, what others may have built on before
+// they knew is remembered: the admission of a device that wrote something, keys that
+// something was sealed with, and checkpoints, which count once a device in good standing has said the same.
 func (c *controlLog) apply(e *entry) {
+	void := c.voided[e.hash]
+	if void && (e.what.GetRename() != nil || e.what.GetPolicy() != nil || e.what.GetRecovery() != nil || e.what.GetReturn() != nil) {
+		return
+	}
+	c.current = nil
 	switch w := e.what.GetWhat().(type) {
 	case *replicapb.ControlEntry_Genesis:
 		c.admit(e.signer, e)
 		c.recoveries = append(c.recoveries, e)
 		c.recovery = e
+		c.devices[e.signer].valid = true
 	case *replicapb.ControlEntry_Admit:
 		c.admit(DeviceID(w.Admit.GetDevice()), e)
 		c.addWraps(e, w.Admit.GetWraps())
 	case *replicapb.ControlEntry_Rename:
-		d := c.devices[DeviceID(w.Rename.GetDevice())]
-		if e.beats(d.renamed) {
+		if d := c.devices[DeviceID(w.Rename.GetDevice())]; e.beats(d.renamed) {
 			d.renamed = e
 		}
 	case *replicapb.ControlEntry_Epoch:
-		c.openEpoch(e, EpochID(w.Epoch.GetId()))
+		if !w.Epoch.GetHanded() {
+			c.openEpoch(e, EpochID(w.Epoch.GetId()))
+		}
 		c.addWraps(e, w.Epoch.GetWraps())
 	case *replicapb.ControlEntry_Policy:
 		for _, s := range w.Policy.GetSettings() {
@@ -207,11 +277,12 @@ func (c *controlLog) apply(e *entry) {
 		c.devices[e.signer].returns++
 	case *replicapb.ControlEntry_Checkpoint:
 		if w.Checkpoint.GetFormat() == 1 {
-			c.checkpoints[e.hash] = &checkpointState{entry: e, endorsed: map[DeviceID]bool{e.signer: true}}
+			c.checkpoints[e.hash] = &checkpointState{entry: e, endorsed: map[DeviceID]bool{e.signer: true}, vouched: !void}
 		}
 	case *replicapb.ControlEntry_Endorse:
 		if s := c.checkpoints[Hash(w.Endorse.GetCheckpoint())]; s != nil {
 			s.endorsed[e.signer] = true
+			s.vouched = s.vouched || !void
 		}
 	}
 }
@@ -223,9 +294,11 @@ func (c *controlLog) admit(device DeviceID, e *entry) {
 		c.devices[device] = d
 	}
 	d.admissions = append(d.admissions, e)
-	if e.beats(d.admitted) {
+	valid := !c.voided[e.hash]
+	if valid == d.valid && e.beats(d.admitted) || valid && !d.valid {
 		d.admitted = e
 	}
+	d.valid = d.valid || valid
 }
 
 // epoch returns the state of an epoch. One that only wrapped keys have named so
@@ -240,33 +313,74 @@ func (c *controlLog) epoch(id EpochID) *epochState {
 }
 
 func (c *controlLog) openEpoch(e *entry, id EpochID) {
-	if s := c.epoch(id); s.opened == nil || s.opened.beats(e) {
-		s.opened = e
+	s, valid := c.epoch(id), !c.voided[e.hash]
+	if s.opened == nil || valid && !s.valid || valid == s.valid && s.opened.beats(e) {
+		s.opened, s.valid = e, valid
 	}
 }
 
 func (c *controlLog) addWraps(e *entry, wraps []*replicapb.Wrap) {
+	valid := !c.voided[e.hash]
 	for _, w := range wraps {
 		s := c.epoch(EpochID(w.GetEpoch()))
 		var device DeviceID
 		copy(device[:], w.GetDevice())
-		if e.beats(s.wraps[device].from) {
-			s.wraps[device] = wrapState{w.GetKey(), e}
+		if was := s.wraps[device]; valid && !was.valid || valid == was.valid && e.beats(was.from) {
+			s.wraps[device] = wrapState{w.GetKey(), e, valid}
 		}
 	}
 }
 
-// currentEpoch returns the epoch to write in: the last opened, and of several
-// at once the same one everywhere.
-func (c *controlLog) currentEpoch() (EpochID, bool) {
-	var id EpochID
+// currentEpoch returns the epoch to write in: of those that nobody can open who is out,
+// the last opened, and of several at once the same one everywhere. There may be none.
+func (c *controlLog) currentEpoch() (id EpochID, found bool) {
+	if c.current == nil {
+		var last *entry
+		for i, s := range c.epochs {
+			if s.opened != nil && s.opened.beats(last) && !c.leaked(s) {
+				id, last = i, s.opened
+			}
+		}
+		c.current = &writing{id, last != nil}
+	}
+	return c.current.epoch, c.current.found
+}
+
+// lastEpochOf returns the last epoch that a device can open.
+func (c *controlLog) lastEpochOf(device DeviceID) (id EpochID) {
 	var last *entry
 	for i, s := range c.epochs {
-		if s.opened != nil && s.opened.beats(last) {
+		if _, can := s.wraps[device]; can && s.opened != nil && s.opened.beats(last) {
 			id, last = i, s.opened
 		}
 	}
-	return id, last != nil
+	return id
+}
+
+// writing is the epoch to write in, if there is one.
+type writing struct {
+	epoch EpochID
+	found bool
+}
+
+// leaked reports whether somebody may be able to open an epoch who is out: a device, or
+// the holder of a phrase that was retired.
+func (c *controlLog) leaked(s *epochState) bool {
+	if !s.valid || c.isOut(s.opened.signer) || !c.precedes(c.recovery, s.opened) {
+		return true
+	}
+	for device, w := range s.wraps {
+		if w.valid && c.isOut(device) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOut reports whether a device was let in once and has no part any more.
+func (c *controlLog) isOut(device DeviceID) bool {
+	d := c.devices[device]
+	return d != nil && d.out()
 }
 
 // knows reports whether every hash names an entry.
@@ -336,7 +450,16 @@ type Device struct {
 	By       DeviceID // who let it in; the founder names itself
 }
 
+// device returns a device that is in.
 func (c *controlLog) device(id DeviceID) (Device, bool) {
+	if s := c.devices[id]; s == nil || s.out() {
+		return Device{}, false
+	}
+	return c.known(id)
+}
+
+// known returns a device that is in or was.
+func (c *controlLog) known(id DeviceID) (Device, bool) {
 	s := c.devices[id]
 	if s == nil {
 		return Device{}, false
@@ -354,11 +477,13 @@ func (c *controlLog) device(id DeviceID) (Device, bool) {
 	return d, true
 }
 
-// deviceList returns all devices in the order of their admission.
+// deviceList returns the devices that are in, in the order of their admission.
 func (c *controlLog) deviceList() []Device {
 	ids := make([]DeviceID, 0, len(c.devices))
-	for id := range c.devices {
-		ids = append(ids, id)
+	for id, s := range c.devices {
+		if !s.out() {
+			ids = append(ids, id)
+		}
 	}
 	slices.SortFunc(ids, func(a, b DeviceID) int {
 		if c.devices[b].admitted.beats(c.devices[a].admitted) {
@@ -368,7 +493,7 @@ func (c *controlLog) deviceList() []Device {
 	})
 	out := make([]Device, len(ids))
 	for i, id := range ids {
-		out[i], _ = c.device(id)
+		out[i], _ = c.known(id)
 	}
 	return out
 }

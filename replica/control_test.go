@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"errors"
 	"fmt"
@@ -102,6 +103,21 @@ func opens(id byte, wraps ...Wrap) *replicapb.ControlEntry {
 	return &replicapb.ControlEntry{What: &replicapb.ControlEntry_Epoch{Epoch: &replicapb.Epoch{Id: e[:], Wraps: wrapList(wraps)}}}
 }
 
+func revokes(name string, last uint64) *replicapb.ControlEntry {
+	id, author := idOf(name), AuthorOf(idOf(name), [8]byte{1})
+	return &replicapb.ControlEntry{What: &replicapb.ControlEntry_Revoke{Revoke: &replicapb.Revoke{
+		Device: id[:], Last: []*replicapb.Position{{Author: author[:], Seq: last}},
+	}}}
+}
+
+// mints puts the recovery key of a name into force.
+func mints(by, name string) *replicapb.ControlEntry {
+	box := [32]byte{byte(len(name))}
+	p := RecoveryPublic{Sign: idOf(name), Box: box}
+	sig := ed25519.Sign(keyOf(name), RecoveryMessage(testVolume, idOf(by), box))
+	return &replicapb.ControlEntry{What: &replicapb.ControlEntry_Recovery{Recovery: p.proto(sig)}}
+}
+
 func TestControlAuthority(t *testing.T) {
 	c := newChain(t)
 	g := c.must(c.add("a", genesis("a")))
@@ -177,6 +193,16 @@ func (c *controlLog) says() map[string]any {
 			out[fmt.Sprintf("%x %v", id, d)] = w.key
 		}
 	}
+	out["out"] = c.outList()
+	for _, id := range c.outList() {
+		out[fmt.Sprint("limit ", id)], _ = c.limit(AuthorOf(id, [8]byte{1}), id)
+	}
+	var void []Hash
+	for h := range c.voided {
+		void = append(void, h)
+	}
+	slices.SortFunc(void, func(a, b Hash) int { return bytes.Compare(a[:], b[:]) })
+	out["void"] = void
 	return out
 }
 
@@ -185,13 +211,15 @@ func TestControlOrderDoesNotMatter(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	for range 20 {
+	out, void := 0, 0
+	for range 200 {
 		c := newChain(t)
 		c.must(c.add("a", genesis("a")))
 		for range 30 {
 			c.randomEntry(rng)
 		}
 		want := c.log.says()
+		out, void = out+len(c.log.outList()), void+len(c.log.voided)
 		for range 3 {
 			again := newControlLog(testVolume)
 			for len(again.order) < len(c.log.order) {
@@ -212,6 +240,10 @@ func TestControlOrderDoesNotMatter(t *testing.T) {
 			}
 		}
 	}
+	if out == 0 || void == 0 {
+		t.Fatalf("%d devices out, %d entries void: the histories try nothing", out, void)
+	}
+	t.Logf("%d devices out, %d entries void", out, void)
 }
 
 // randomEntry adds an entry on top of some earlier ones; one that is refused is dropped.
@@ -230,7 +262,11 @@ func (c *chain) randomEntry(rng *rand.Rand) {
 		admits(of, Role(1+rng.IntN(2))), renames(of, fmt.Sprintf("n%d", rng.IntN(100))),
 		sets(fmt.Sprintf("k%d", rng.IntN(3)), fmt.Sprint(rng.IntN(100))),
 		opens(byte(rng.IntN(3)), Wrap{Device: idOf(of), Key: []byte{byte(rng.IntN(100))}}),
-	}[rng.IntN(4)]
+		revokes(of, uint64(rng.IntN(10))), mints(by, fmt.Sprint("recovery", []string{"", "2", "3"}[rng.IntN(3)])),
+	}[rng.IntN(6)]
+	if rng.IntN(5) == 0 && what.GetRecovery() == nil {
+		by = fmt.Sprint("recovery", []string{"", "2", "3"}[rng.IntN(3)])
+	}
 	_, _ = c.on(by, list, what)
 }
 

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"crypto/ed25519"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -34,12 +35,17 @@ func (r *Replica) proposeLocked(p *replicapb.ControlEntry, also func(kv.Tx) erro
 
 // draft signs an entry on top of all that is known.
 func (r *Replica) draft(p *replicapb.ControlEntry) (*entry, error) {
+	return r.draftAs(r.cfg.Identity, p)
+}
+
+// draftAs signs an entry with a key of ours that need not be the device's.
+func (r *Replica) draftAs(key ed25519.PrivateKey, p *replicapb.ControlEntry) (*entry, error) {
 	r.mu.Lock()
 	parents := r.control.headList()
 	r.mu.Unlock()
 	p.Volume = r.cfg.Volume[:]
 	p.Parents = hashList(parents)
-	p.Signer = r.self[:]
+	p.Signer = key.Public().(ed25519.PublicKey)
 	p.Time = r.cfg.Now().UnixMilli()
 	body, err := proto.Marshal(p)
 	if err != nil {
@@ -48,7 +54,7 @@ func (r *Replica) draft(p *replicapb.ControlEntry) (*entry, error) {
 	if len(body) > maxControl {
 		return nil, invalid("control entry of %d bytes", len(body))
 	}
-	return parseEntry(r.cfg.Volume, sign(r.cfg.Identity, controlDomain, body))
+	return parseEntry(r.cfg.Volume, sign(key, controlDomain, body))
 }
 
 // addControl judges an entry, stores it, and sends it on to all but its source;
@@ -78,7 +84,12 @@ func (r *Replica) addControl(e *entry, from *session, also func(kv.Tx) error) (b
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.control.standing()
 	r.control.insert(e)
+	if r.control.standing() != before {
+		r.standingChanged()
+	}
+	wake(r.settleWake)
 	for _, s := range r.sessions {
 		if s != from {
 			s.control = append(s.control, e)

@@ -64,7 +64,7 @@ func (r *Replica) undoneAuthors() (first, others []AuthorID) {
 	defer r.mu.Unlock()
 	var newest *checkpointState
 	for _, s := range r.control.checkpoints {
-		if newest == nil || s.body().GetClock() > newest.body().GetClock() {
+		if s.vouched && (newest == nil || s.body().GetClock() > newest.body().GetClock()) {
 			newest = s
 		}
 	}

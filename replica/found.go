@@ -117,8 +117,7 @@ func (p RecoveryPublic) proto(sig []byte) *replicapb.Recovery {
 	return &replicapb.Recovery{Sign: p.Sign[:], Box: p.Box[:], Signature: sig}
 }
 
-// OpenEpoch starts an epoch, which is current from then on, or hands the key of
-// one that exists to more devices. It is durable on return.
+// OpenEpoch starts an epoch, which is current from then on. It is durable on return.
 func (r *Replica) OpenEpoch(id EpochID, wraps []Wrap) error {
 	e := &replicapb.Epoch{Id: id[:], Wraps: wrapList(wraps)}
 	if err := r.propose(&replicapb.ControlEntry{What: &replicapb.ControlEntry_Epoch{Epoch: e}}, nil); err != nil {
@@ -129,7 +128,7 @@ func (r *Replica) OpenEpoch(id EpochID, wraps []Wrap) error {
 
 // SetRecovery puts a new recovery key into force, which retires the one before.
 // signature is made as in Founding; wraps give the new key the epochs it shall
-// open. It is durable on return.
+// open. A new epoch has to be opened then: EnsureEpoch. It is durable on return.
 func (r *Replica) SetRecovery(p RecoveryPublic, signature []byte, wraps []Wrap) error {
 	what := &replicapb.ControlEntry_Recovery{Recovery: p.proto(signature)}
 	if err := r.propose(&replicapb.ControlEntry{What: what}, nil); err != nil {
@@ -142,8 +141,9 @@ func (r *Replica) SetRecovery(p RecoveryPublic, signature []byte, wraps []Wrap) 
 		if n < 0 {
 			n = len(wraps)
 		}
-		if err := r.OpenEpoch(wraps[0].Epoch, wraps[:n]); err != nil {
-			return err
+		e := &replicapb.Epoch{Id: wraps[0].Epoch[:], Wraps: wrapList(wraps[:n]), Handed: true}
+		if err := r.propose(&replicapb.ControlEntry{What: &replicapb.ControlEntry_Epoch{Epoch: e}}, nil); err != nil {
+			return fmt.Errorf("hand out the key of an epoch: %w", err)
 		}
 		wraps = wraps[n:]
 	}

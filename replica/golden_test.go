@@ -43,7 +43,6 @@ func goldenEntries(t testing.TB) []*entry {
 	c.must(c.add("b", sets("replicas", "2")))
 	id, author := idOf("b"), AuthorOf(idOf("b"), [8]byte{1})
 	last := []*replicapb.Position{{Author: author[:], Seq: 7}}
-	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Revoke{Revoke: &replicapb.Revoke{Device: id[:], Last: last, Reason: "stolen"}}}))
 	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Release{Release: &replicapb.Release{Chunks: id[:], Stable: last, NotBefore: 5}}}))
 	p, sig := recoveryFor(idOf("a"))
 	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Recovery{Recovery: p.proto(sig)}}))
@@ -51,6 +50,10 @@ func goldenEntries(t testing.TB) []*entry {
 	c.must(c.add("b", endorses(first.hash)))
 	c.must(c.add("a", checkpointOf(first.hash[:], []string{"a"}, logEnd("a", 1, 7))))
 	c.must(c.add("b", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Return{Return: &replicapb.Return{}}}))
+	handed := opens(1, Wrap{Device: idOf("b"), Key: []byte("for b")})
+	handed.GetEpoch().Handed = true
+	c.must(c.add("a", handed))
+	c.must(c.add("a", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Revoke{Revoke: &replicapb.Revoke{Device: id[:], Last: last, Reason: "stolen"}}}))
 	return c.log.order
 }
 
@@ -67,7 +70,7 @@ func goldenEnvelope(t testing.TB, seq uint64) signed {
 }
 
 func TestGoldenFormats(t *testing.T) {
-	names := []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return"}
+	names := []string{"genesis", "epoch", "admit", "rename", "policy", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return", "epoch-handed", "revoke"}
 	for i, e := range goldenEntries(t) {
 		b, err := e.marshal()
 		if err != nil {
@@ -103,7 +106,7 @@ func TestGoldenFormats(t *testing.T) {
 // What was ever written is read for ever.
 func TestGoldenFormatsAreRead(t *testing.T) {
 	log := newControlLog(testVolume)
-	for _, name := range []string{"genesis", "epoch", "admit", "rename", "policy", "revoke", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return"} {
+	for _, name := range []string{"genesis", "epoch", "admit", "rename", "policy", "release", "recovery", "checkpoint", "endorse", "checkpoint-next", "return", "epoch-handed", "revoke"} {
 		e, err := parseEntry(testVolume, readGolden(t, name))
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -112,7 +115,10 @@ func TestGoldenFormatsAreRead(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 	}
-	if d, ok := log.device(idOf("b")); !ok || d.Name != "new name" || d.Role != RoleMember {
+	if last, limited := log.limit(AuthorOf(idOf("b"), [8]byte{1}), idOf("b")); !limited || last != 7 {
+		t.Errorf("of the revoked device %d count: %v", last, limited)
+	}
+	if d, ok := log.known(idOf("b")); !ok || d.Name != "new name" || d.Role != RoleMember {
 		t.Errorf("%+v", d)
 	}
 	if list := log.checkpoints; len(list) != 2 || log.devices[idOf("b")].returns != 1 {

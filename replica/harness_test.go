@@ -236,6 +236,18 @@ func (n *testNode) config() Config {
 		Admit: func(box, info []byte) ([]WrappedKey, error) {
 			return []WrappedKey{{testEpoch, append([]byte("for "), box...)}}, nil
 		},
+		NewEpoch: func(members []Device, _ RecoveryPublic) (EpochID, []Wrap, error) {
+			var id EpochID
+			_, err := readRandom(id[:])
+			wraps := []Wrap{{id, DeviceID{}, []byte("recovery")}}
+			for _, d := range members {
+				wraps = append(wraps, Wrap{id, d.ID, []byte("for " + d.Name)})
+			}
+			return id, wraps, err
+		},
+		Rewrap: func(_ EpochID, d DeviceID, _ []byte) ([]byte, error) {
+			return append([]byte("again for "), d[:]...), nil
+		},
 		Deliver: func(e Envelope) error {
 			n.mu.Lock()
 			defer n.mu.Unlock()

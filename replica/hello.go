@@ -112,6 +112,15 @@ func (r *Replica) judgePeer(peer DeviceID, p *replicapb.Hello) *RefusedError {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.control.isOut(peer) {
+		return &RefusedError{CodeRevoked, "this device was revoked; to take part again, it must join anew with a new data directory"}
+	}
+	switch inForce, retired := r.recoveryKey(peer); {
+	case inForce:
+		return nil
+	case retired:
+		return &RefusedError{CodeRevoked, "this recovery phrase was retired: a newer one was exported"}
+	}
 	if _, ok := r.control.device(peer); !ok {
 		return &RefusedError{CodeUnknownDevice, "this device was not let in; ask for an invite"}
 	}

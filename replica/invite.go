@@ -99,9 +99,13 @@ func (r *Replica) letIn(peer DeviceID, join *replicapb.Join) (*RefusedError, err
 	defer r.logMu.Unlock()
 	r.mu.Lock()
 	_, in := r.control.device(peer)
+	out := r.control.isOut(peer)
 	r.mu.Unlock()
 	if in {
 		return nil, nil
+	}
+	if out {
+		return &RefusedError{CodeRevoked, "this device was revoked; join with a new data directory"}, nil
 	}
 	if !r.isMember() {
 		return &RefusedError{CodeNotMember, "this device cannot let others in; ask a member"}, nil

@@ -135,7 +135,11 @@ func (s *session) collect(m *replicapb.LogMessage) []span {
 			s.tellBehind()
 			continue
 		}
-		if to := r.heads[a].seq; to > s.has[a] {
+		to := r.heads[a].seq
+		if last, limited := r.control.limit(a, r.heads[a].device); limited {
+			to = min(to, last)
+		}
+		if to > s.has[a] {
 			todo = append(todo, span{a, s.has[a], to})
 		}
 	}

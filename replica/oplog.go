@@ -32,21 +32,21 @@ func parseHead(value []byte) (head, error) {
 // Append signs one sealed batch as the next of the author's log, stores it and has
 // it sent to all connected devices. It is durable after the next Sync of the
 // state. The author must be an incarnation of this device, the epoch one of the
-// control log. sealed may be reused on return.
+// control log that nobody can open who is out: it fails with ErrEpochLeft otherwise. sealed may be reused on return.
 func (r *Replica) Append(author AuthorID, epoch EpochID, sealed []byte) (uint64, error) {
 	r.logMu.Lock()
 	defer r.logMu.Unlock()
 	r.mu.Lock()
 	h := r.heads[author]
 	heads := r.control.headList()
-	me, _ := r.control.device(r.self)
-	opened := r.control.epochs[epoch]
+	me, _ := r.control.known(r.self)
+	err := r.mayWriteIn(epoch)
 	r.mu.Unlock()
-	switch {
-	case me.Role != RoleMember:
+	if me.Role != RoleMember {
 		return 0, ErrNotMember
-	case opened == nil || opened.opened == nil:
-		return 0, invalid("epoch %x is not in the control log", epoch)
+	}
+	if err != nil {
+		return 0, err
 	}
 	e := Envelope{Author: author, Device: r.self, Seq: h.seq + 1, Prev: h.hash, Epoch: epoch, Heads: heads, Sealed: sealed}
 	if err := e.check(0); e.Seq == 1 && err != nil {
@@ -187,8 +187,13 @@ func (r *Replica) openEnvelope(from *session, p *replicapb.Signed) (*received, e
 	if e.Seq > known.seq {
 		err = r.mayWrite(&e)
 	}
+	last, limited := r.control.limit(e.Author, e.Device)
+	drop := err == nil && limited && e.Seq > last && e.Seq > known.seq
+	if drop && from != nil { // the sender may not know yet that the device is out
+		from.dropped[e.Author] = droppedAt{e.Device, max(e.Seq, from.dropped[e.Author].seq)}
+	}
 	r.mu.Unlock()
-	if err != nil {
+	if err != nil || drop {
 		return nil, err
 	}
 	if e.Seq < known.seq || e.Seq == known.seq && s.hash == known.hash {
@@ -200,12 +205,13 @@ func (r *Replica) openEnvelope(from *session, p *replicapb.Signed) (*received, e
 	return &received{e, s}, nil
 }
 
-// mayWrite decides from the control log as the device knew it; mu is held.
+// mayWrite decides whether a device may have written an envelope, leaving aside whether it
+// is out by now; mu is held.
 func (r *Replica) mayWrite(e *Envelope) error {
 	if !r.control.knows(e.Heads) {
 		return invalid("envelope that builds on unknown control entries")
 	}
-	if !r.control.admittedBefore(e.Device, &entry{parents: e.Heads}, RoleMember) {
+	if !r.control.everAdmitted(e.Device, &entry{parents: e.Heads}, RoleMember) {
 		return invalid("envelope of a device that is no member")
 	}
 	if s := r.control.epochs[e.Epoch]; s == nil || s.opened == nil {

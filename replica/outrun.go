@@ -156,7 +156,8 @@ func (r *Replica) Admission() Hash {
 	return r.control.devices[r.self].admitted.hash
 }
 
-// CaughtUp reports whether some connected member that knew an entry of the control log when its connection
+// CaughtUp reports whether some connected member (or, if this device let itself in with the recovery phrase, any
+// device) that knew an entry of the control log when its connection
 // began has nothing that is not here, and how many batches are.
 func (r *Replica) CaughtUp(knowing Hash) (done bool, batches uint64) {
 	r.mu.Lock()
@@ -164,9 +165,10 @@ func (r *Replica) CaughtUp(knowing Hash) (done bool, batches uint64) {
 	for _, h := range r.heads {
 		batches += h.seq
 	}
+	_, byDevice := r.control.known(r.control.devices[r.self].admitted.signer)
 	for _, s := range r.sessions {
 		d, _ := r.control.device(s.peer)
-		done = done || d.Role == RoleMember && s.synced && r.control.reach(s.heads, knowing) && r.hasAll(s)
+		done = done || (d.Role == RoleMember || !byDevice) && s.synced && r.control.reach(s.heads, knowing) && r.hasAll(s)
 	}
 	return done, batches
 }
@@ -174,6 +176,9 @@ func (r *Replica) CaughtUp(knowing Hash) (done bool, batches uint64) {
 // hasAll reports whether all that a peer said to have is here; mu is held.
 func (r *Replica) hasAll(s *session) bool {
 	for a, seq := range s.has {
+		if last, limited := r.control.limit(a, r.heads[a].device); limited {
+			seq = min(seq, last)
+		}
 		if r.heads[a].seq < seq {
 			return false
 		}

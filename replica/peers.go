@@ -28,6 +28,7 @@ type peer struct {
 	compared time.Time
 	lastErr  string
 	clone    bool // it says that this device runs elsewhere too
+	revoked  bool // it says that this device is out
 
 	// banned is until when it is not talked to, because it broke the protocol.
 	banned  time.Time

@@ -53,6 +53,7 @@ type Replica struct {
 	deliverWake chan struct{}
 	ackWake     chan struct{}
 	dialWake    chan struct{}
+	settleWake  chan struct{}
 	closing     context.Context
 	close       context.CancelFunc
 	wg          sync.WaitGroup
@@ -115,6 +116,7 @@ func (r *Replica) initMaps() {
 	r.deliverWake = make(chan struct{}, 1)
 	r.ackWake = make(chan struct{}, 1)
 	r.dialWake = make(chan struct{}, 1)
+	r.settleWake = make(chan struct{}, 1)
 }
 
 func (r *Replica) load() error {
@@ -130,7 +132,7 @@ func (r *Replica) load() error {
 	if err := r.loadPeers(); err != nil {
 		return err
 	}
-	if _, ok := r.control.device(r.self); !ok {
+	if _, ok := r.control.known(r.self); !ok {
 		return fmt.Errorf("%w: this device", ErrUnknownDevice)
 	}
 	// What a process left in the operating system's cache when it died is
@@ -155,12 +157,12 @@ func (r *Replica) loadControl() error {
 		if err != nil {
 			return err
 		}
-		_, err = r.control.add(e)
-		return err
+		return r.control.restore(e)
 	})
 	if err != nil {
 		return fmt.Errorf("load control log: %w", err)
 	}
+	r.control.evaluate()
 	if len(r.control.order) == 0 {
 		return ErrNoVolume
 	}
@@ -262,7 +264,10 @@ func (r *Replica) epochsFor(device DeviceID) (keys []WrappedKey, current EpochID
 			keys = append(keys, WrappedKey{id, w.key})
 		}
 	}
-	current, _ = r.control.currentEpoch()
+	current, found := r.control.currentEpoch()
+	if !found || r.control.isOut(r.self) {
+		current = r.control.lastEpochOf(device)
+	}
 	return keys, current
 }
 

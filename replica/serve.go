@@ -58,6 +58,7 @@ func (r *Replica) Serve(ctx context.Context) error {
 	r.spawn(func() { r.ackLoop(ctx) })
 	r.spawn(func() { r.dialLoop(ctx) })
 	r.spawn(func() { r.saveLoop(ctx) })
+	r.spawn(func() { r.settleLoop(ctx) })
 	if r.leases != nil {
 		r.spawn(func() { r.leases.run(ctx) })
 	}
@@ -111,6 +112,13 @@ func (r *Replica) meet(conn transport.Conn) *session {
 	default:
 	}
 	s := newSession(r, conn, hello)
+	r.mu.Lock()
+	s.guest, _ = r.recoveryKey(s.peer)
+	r.mu.Unlock()
+	if s.guest {
+		s.name = "the recovery phrase"
+		return s
+	}
 	if !r.register(s) {
 		s.end("not needed")
 		return nil
@@ -126,6 +134,11 @@ func (r *Replica) converse(conn transport.Conn, s *session) {
 	}
 	defer s.end("done")
 	r.log.Info("connected", "device", s.name, "address", conn.RemoteAddr())
+	if s.guest {
+		r.log.Warn("somebody who has the recovery phrase is connected", "address", conn.RemoteAddr())
+		r.log.Info("disconnected", "device", s.name, "reason", s.runGuest())
+		return
+	}
 	err := s.run()
 	r.unregister(s)
 	switch {
@@ -176,7 +189,7 @@ func (r *Replica) register(s *session) bool {
 	}
 	r.sessions[s.peer] = s
 	p := r.peer(s.peer)
-	p.clone = false
+	p.clone, p.revoked = false, false
 	p.lastSeen, p.changed = r.cfg.Now(), true
 	r.learnAddrs(s.peer, s.hello.seenAt(s.conn.RemoteAddr()), true)
 	for id := range r.sessions {
@@ -320,6 +333,7 @@ func (r *Replica) refusedBy(id DeviceID, err error) {
 	p := r.peer(id)
 	told := p.lastErr == refused.Reason
 	p.clone = refused.Code == CodeClone
+	p.revoked = refused.Code == CodeRevoked
 	p.lastErr = refused.Reason
 	d, _ := r.control.device(id)
 	r.mu.Unlock()

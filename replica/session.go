@@ -29,6 +29,7 @@ type session struct {
 	name   string
 	hello  *peerHello
 	began  time.Time
+	guest  bool // the holder of the recovery phrase, who is no device
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -52,6 +53,13 @@ type session struct {
 	behind  bool                  // it was told that what it needs is gone
 	outrun  []*replicapb.Outrun   // to be sent
 	lacking []Item                // to be offered, whatever the peer's position
+	dropped map[AuthorID]droppedAt
+}
+
+// droppedAt is a batch of a device that is out, which did not count when it came.
+type droppedAt struct {
+	device DeviceID
+	seq    uint64
 }
 
 func newSession(r *Replica, conn transport.Conn, hello *peerHello) *session {
@@ -68,6 +76,7 @@ func newSession(r *Replica, conn transport.Conn, hello *peerHello) *session {
 		acks:     map[AuthorID]uint64{},
 		gossip:   map[DeviceID]struct{}{},
 		forks:    map[AuthorID]struct{}{},
+		dropped:  map[AuthorID]droppedAt{},
 	}
 	s.ctx, s.cancel = context.WithCancelCause(r.closing)
 	s.fetch = newFetchClient(s)
@@ -176,6 +185,9 @@ func (s *session) serveStream(st *stream) error {
 	}
 	if err := st.raw.SetDeadline(time.Time{}); err != nil {
 		return err
+	}
+	if s.guest && p.GetKind() != replicapb.Stream_KIND_LOG {
+		return nil
 	}
 	switch p.GetKind() {
 	case replicapb.Stream_KIND_LOG:

@@ -14,6 +14,8 @@ type Status struct {
 	Listen    string // the address it listens at; empty: it does not
 	Connected int
 	Devices   []DeviceStatus // all, this one first
+	// Revoked says that this device is out, or that another says so.
+	Revoked bool
 	// Clone says that a device refuses to talk to this one because the same
 	// device is connected to it from elsewhere.
 	Clone bool
@@ -37,7 +39,7 @@ type DeviceStatus struct {
 	MissingBatches uint64
 	MissingChunks  uint64
 	MissingBytes   uint64
-	clone          bool
+	clone, revoked bool
 }
 
 // MountState is whether two mounts are kept in step.
@@ -75,9 +77,10 @@ type Progress struct {
 // Status returns what is known now.
 func (r *Replica) Status() (Status, error) {
 	r.mu.Lock()
-	me, _ := r.control.device(r.self)
+	me, _ := r.control.known(r.self)
 	st := Status{Self: r.self, Role: me.Role, Name: me.Name, Listen: r.listenAddr, Connected: len(r.sessions)}
-	vector := r.vector()
+	st.Revoked = r.control.isOut(r.self)
+	vector := r.counts()
 	devices := r.control.deviceList()
 	r.mu.Unlock()
 	st.Devices = append(st.Devices, DeviceStatus{Device: me, Self: true, Connected: true, Addrs: r.Addrs(), LastSeen: r.cfg.Now()})
@@ -90,7 +93,7 @@ func (r *Replica) Status() (Status, error) {
 			return Status{}, err
 		}
 		st.Devices = append(st.Devices, ds)
-		st.Clone = st.Clone || ds.clone
+		st.Clone, st.Revoked = st.Clone || ds.clone, st.Revoked || ds.revoked
 	}
 	return st, nil
 }
@@ -106,7 +109,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	ds.Connected = r.sessions[d.ID] != nil
 	ds.Addrs = slices.Clone(p.addrs)
 	ds.LastSeen = p.lastSeen
-	ds.clone = p.clone
+	ds.clone, ds.revoked = p.clone, p.revoked
 	for a, n := range vector {
 		held := min(n, p.acked[a])
 		if r.heads[a].device == d.ID && !p.lost[a] {
@@ -128,7 +131,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 // progress from time to time, first at once.
 func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 	r.mu.Lock()
-	vector := r.vector()
+	vector := r.counts()
 	r.mu.Unlock()
 	end := r.cfg.Store.End()
 	counts := tallies{}

@@ -89,6 +89,9 @@ var (
 	ErrNotMember = errors.New("replica: only a member may do this")
 	// ErrUnknownDevice says that a device is not in the control log.
 	ErrUnknownDevice = errors.New("replica: unknown device")
+	// ErrEpochLeft says that a batch is sealed in an epoch that somebody can open who is
+	// out. The current one may have to be opened first: EnsureEpoch.
+	ErrEpochLeft = errors.New("replica: epoch that a revoked device can open")
 	// ErrClosed says that the replica is closed.
 	ErrClosed = errors.New("replica: closed")
 )
@@ -107,6 +110,7 @@ const (
 	CodeInviteUsed    Code = 7
 	CodeInviteExpired Code = 8
 	CodeNotMember     Code = 9 // asked to admit by way of a keyless replica
+	CodeRevoked       Code = 10
 )
 
 // RefusedError is a peer's refusal to talk, as this side learns of it.

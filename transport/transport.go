@@ -96,7 +96,8 @@ type Listener interface {
 // Transport makes connections. Its methods may be called from several goroutines.
 type Transport interface {
 	Listen(addr string) (Listener, error)
-	// Dial connects to peer at addr, within ctx and the HandshakeTimeout. It
+	// Dial connects to peer, or if that is zero to whoever answers, at addr, within
+	// ctx and the HandshakeTimeout. It
 	// fails with a *Refusal if either side's Handshaker says no, ErrWrongPeer if
 	// another key answers, and ErrNoPeer if something else does.
 	Dial(ctx context.Context, addr string, peer PeerID) (Conn, error)

@@ -65,7 +65,7 @@ it joins the volume of an invite instead.`,
 	cmd.Flags().BoolVar(&mount.allowOther, "allow-other", false, "let other users of this machine use the mount, as the modes of the files allow")
 	cmd.AddCommand(
 		newServeCmd(g), newInitCmd(g), newInviteCmd(g), newJoinCmd(g),
-		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newKeyCmd(g),
+		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newConfigCmd(g), newKeyCmd(g), newRecoverCmd(g),
 		newPutCmd(g), newGetCmd(g), newLsCmd(g), newCatCmd(g), newRmCmd(g), newHistoryCmd(g), newRestoreCmd(g),
 		newUmountCmd(g), newVersionCmd(g),
 	)

@@ -84,6 +84,7 @@ type node struct {
 	listen string
 	netns  string // network namespace it runs in; empty: that of the test
 	bin    string // empty: the command as it is shipped
+	serves bool   // without a mount
 	cmd    *exec.Cmd
 	log    *logBuffer
 	exited chan struct{}
@@ -133,7 +134,11 @@ func newNodeOf(t testing.TB, bin, name, invite string, args ...string) *node {
 // start runs the node and waits until its mount is there.
 func (n *node) start(args ...string) {
 	n.t.Helper()
-	args = append([]string{n.mnt, "--data", n.data, "--listen", n.listen}, args...)
+	what := n.mnt
+	if n.serves {
+		what = "serve"
+	}
+	args = append([]string{what, "--data", n.data, "--listen", n.listen}, args...)
 	first := n.cmd == nil
 	n.cmd = n.invocation(args)
 	n.log = &logBuffer{}
@@ -155,8 +160,21 @@ func (n *node) start(args ...string) {
 			n.t.Fatalf("node ended: %v\n%s", n.err, n.log)
 		default:
 		}
+		if n.serves {
+			_, err := n.try(nil, "status", "--json")
+			return err == nil
+		}
 		return mounted(n.mnt)
 	})
+}
+
+// newReplica runs a keyless replica that is let in by a member.
+func newReplica(t testing.TB, name string, by *node, args ...string) *node {
+	t.Helper()
+	n := &node{t: t, serves: true, data: filepath.Join(t.TempDir(), name+"-data"), mnt: name, listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	n.command("join", strings.TrimSpace(by.command("invite", "--replica")))
+	n.start(args...)
+	return n
 }
 
 // invocation returns the command line that runs the node where it belongs.

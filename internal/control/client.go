@@ -72,6 +72,27 @@ func (c *Client) ExportKey(ctx context.Context) (string, error) {
 	return a.Text, err
 }
 
+// RenameDevice gives a device another name.
+func (c *Client) RenameDevice(ctx context.Context, req DeviceRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/devices/rename", req, &textAnswer{})
+}
+
+// RevokeDevice throws a device out.
+func (c *Client) RevokeDevice(ctx context.Context, req DeviceRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/devices/revoke", req, &textAnswer{})
+}
+
+// Policy asks for the volume's settings.
+func (c *Client) Policy(ctx context.Context) (list []Setting, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/config", nil, &list)
+	return list, err
+}
+
+// SetPolicy changes one of them.
+func (c *Client) SetPolicy(ctx context.Context, key, value string) error {
+	return c.call(ctx, http.MethodPost, "/v1/config", Setting{Key: key, Value: value}, &textAnswer{})
+}
+
 // Remove removes the entry at path.
 func (c *Client) Remove(ctx context.Context, path string, recursive bool) error {
 	q := url.Values{"path": {path}, "recursive": {strconv.FormatBool(recursive)}}

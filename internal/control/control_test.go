@@ -21,6 +21,7 @@ import (
 type fakeNode struct {
 	files   map[string][]byte
 	readErr error // fails a Get after the content
+	asked   []string
 }
 
 func (f *fakeNode) Status(context.Context) (Status, error) {
@@ -42,6 +43,24 @@ func (f *fakeNode) Invite(_ context.Context, req InviteRequest) (string, error) 
 
 func (f *fakeNode) ExportKey(context.Context) (string, error) {
 	return "", &fail.Error{Kind: fail.Keyless, Op: "no key", Next: "ask a member"}
+}
+
+func (f *fakeNode) RenameDevice(_ context.Context, req DeviceRequest) error {
+	f.asked = append(f.asked, "rename "+req.Name+" "+req.NewName)
+	return nil
+}
+
+func (f *fakeNode) RevokeDevice(_ context.Context, req DeviceRequest) error {
+	return &fail.Error{Kind: fail.Usage, Op: "there is no device " + req.Name}
+}
+
+func (f *fakeNode) Policy(context.Context) ([]Setting, error) {
+	return []Setting{{Key: "replicas", Value: "2", Set: true, About: "how many"}}, nil
+}
+
+func (f *fakeNode) SetPolicy(_ context.Context, key, value string) error {
+	f.asked = append(f.asked, "set "+key+" "+value)
+	return nil
 }
 
 func (f *fakeNode) List(_ context.Context, path string, fn func(Entry) error) error {
@@ -126,6 +145,21 @@ func TestRequests(t *testing.T) {
 	_, err := c.ExportKey(ctx)
 	if fail.KindOf(err) != fail.Keyless || err.Error() != "no key; ask a member" {
 		t.Errorf("ExportKey: %v", err)
+	}
+	if err := c.RenameDevice(ctx, DeviceRequest{Name: "a", NewName: "b"}); err != nil {
+		t.Error(err)
+	}
+	if err := c.RevokeDevice(ctx, DeviceRequest{Name: "x"}); fail.KindOf(err) != fail.Usage {
+		t.Errorf("RevokeDevice: %v", err)
+	}
+	if err := c.SetPolicy(ctx, "keep", "30d"); err != nil {
+		t.Error(err)
+	}
+	if list, err := c.Policy(ctx); err != nil || len(list) != 1 || !list[0].Set {
+		t.Errorf("Policy = %+v, %v", list, err)
+	}
+	if diff := cmp.Diff([]string{"rename a b", "set keep 30d"}, f.asked); diff != "" {
+		t.Error(diff)
 	}
 	content := bytes.Repeat([]byte("0123456789"), 1<<18)
 	if err := c.Put(ctx, "a b/ü", PutOptions{Mode: 0o600}, bytes.NewReader(content)); err != nil {

@@ -22,6 +22,14 @@ type Node interface {
 	Wait(ctx context.Context, req WaitRequest, fn func(Progress)) error
 	// Invite returns the one line to hand to a newcomer.
 	Invite(ctx context.Context, req InviteRequest) (string, error)
+	// RenameDevice gives a device another name.
+	RenameDevice(ctx context.Context, req DeviceRequest) error
+	// RevokeDevice throws a device out.
+	RevokeDevice(ctx context.Context, req DeviceRequest) error
+	// Policy returns the volume's settings.
+	Policy(ctx context.Context) ([]Setting, error)
+	// SetPolicy changes one of them.
+	SetPolicy(ctx context.Context, key, value string) error
 	// ExportKey mints a recovery phrase and retires the one before.
 	ExportKey(ctx context.Context) (string, error)
 }
@@ -54,6 +62,10 @@ func Handler(n Node, f Files) http.Handler {
 	mux.HandleFunc("POST /v1/wait", s.wait)
 	mux.HandleFunc("POST /v1/invite", s.invite)
 	mux.HandleFunc("POST /v1/key", s.exportKey)
+	mux.HandleFunc("POST /v1/devices/rename", s.device(n.RenameDevice))
+	mux.HandleFunc("POST /v1/devices/revoke", s.device(n.RevokeDevice))
+	mux.HandleFunc("GET /v1/config", s.policy)
+	mux.HandleFunc("POST /v1/config", s.setPolicy)
 	mux.HandleFunc("GET /v1/list", s.list)
 	mux.HandleFunc("GET /v1/file", s.get)
 	mux.HandleFunc("PUT /v1/file", s.put)
@@ -89,6 +101,32 @@ func (s *server) invite(w http.ResponseWriter, r *http.Request) {
 func (s *server) exportKey(w http.ResponseWriter, r *http.Request) {
 	phrase, err := s.node.ExportKey(r.Context())
 	answerText(w, phrase, err)
+}
+
+// device serves a request about a device.
+func (s *server) device(do func(context.Context, DeviceRequest) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req DeviceRequest
+		if readRequest(w, r, &req) {
+			answerText(w, "", do(r.Context(), req))
+		}
+	}
+}
+
+func (s *server) policy(w http.ResponseWriter, r *http.Request) {
+	list, err := s.node.Policy(r.Context())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+func (s *server) setPolicy(w http.ResponseWriter, r *http.Request) {
+	var req Setting
+	if readRequest(w, r, &req) {
+		answerText(w, "", s.node.SetPolicy(r.Context(), req.Key, req.Value))
+	}
 }
 
 func answerText(w http.ResponseWriter, text string, err error) {

@@ -143,6 +143,21 @@ type InviteRequest struct {
 	Addresses []string `json:"addresses,omitempty"`
 }
 
+// DeviceRequest asks for something to be done with a device.
+type DeviceRequest struct {
+	Name    string `json:"name"` // or the beginning of its ID
+	NewName string `json:"new_name,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// Setting is one of the volume's policy.
+type Setting struct {
+	Key   string `json:"key"`
+	Value string `json:"value"`
+	Set   bool   `json:"set"` // somebody set it; else it is the first value
+	About string `json:"about"`
+}
+
 // Entry is one file or directory of the tree.
 type Entry struct {
 	Name   string    `json:"name"`

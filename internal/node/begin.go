@@ -173,7 +173,7 @@ func (n *Node) longAlone() bool {
 			last = d.LastSeen
 		}
 	}
-	return !last.IsZero() && n.now().Sub(last) > n.cfg.Checkpoints.ForgetAfter/2
+	return !last.IsZero() && n.now().Sub(last) > n.age("forget-after", n.cfg.Checkpoints.ForgetAfter)/2
 }
 
 // beginFresh gives a device that has just joined the tree: from a checkpoint if there is one, and the

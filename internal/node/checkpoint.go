@@ -20,6 +20,7 @@ type Checkpoints struct {
 	// there are files; 0 means 20,000.
 	MinOps uint64
 	// ForgetAfter is how long a device must be silent for the others to go on without it; 0 means 90 days.
+	// The volume's policy "forget-after" overrides it.
 	ForgetAfter time.Duration
 	// Keep is how long history goes back; 0 means a year. The volume's policy "keep" overrides it.
 	Keep time.Duration
@@ -115,15 +116,14 @@ func (c *checkpointer) enough() uint64 {
 // active returns the members that take part: those that were heard of, ascending.
 func (c *checkpointer) active() []replica.DeviceID {
 	returns := c.n.repl.Returns()
-	return slices.DeleteFunc(c.n.members(), func(d replica.DeviceID) bool { return c.presence.gone(d, c.cfg.ForgetAfter, returns) })
+	return slices.DeleteFunc(c.n.members(), func(d replica.DeviceID) bool {
+		return c.presence.gone(d, c.n.age("forget-after", c.cfg.ForgetAfter), returns)
+	})
 }
 
 // retention returns what may be forgotten. The horizon moves once a day: each time every member says so.
 func (c *checkpointer) retention() namespace.Retention {
-	keep := c.cfg.Keep
-	if d, err := parseAge(c.n.repl.Policy()["keep"]); err == nil {
-		keep = d
-	}
+	keep := c.n.age("keep", c.cfg.Keep)
 	now := c.presence.Time
 	step := min(day, max(keep/4, time.Second))
 	return namespace.Retention{

@@ -69,6 +69,10 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 			"one of the two is a copy of the data directory, or a restored backup; end one, "+
 			"or join with a new data directory (fsmount invite) to have two devices")
 	}
+	if rs.Revoked {
+		st.Problems = append(st.Problems, "this device was revoked: what it holds stays readable here, what is written here goes nowhere; "+
+			"to take part again, join with a new data directory (fsmount invite on another device)")
+	}
 	if cp := n.newestComplete(); cp != nil {
 		st.Checkpoint = &control.Checkpoint{
 			ID: hex.EncodeToString(cp.ID[:]), Made: cp.Made.UTC(), Ops: cp.Clock, Bytes: cp.Version.Size, Dropped: n.repl.Base() == cp.ID,
@@ -127,8 +131,9 @@ func (c controlNode) Wait(ctx context.Context, req control.WaitRequest, fn func(
 // wanted is how many other devices the policy wants to hold everything; without
 // a word from it, one.
 func (n *Node) wanted() int {
-	if v, err := strconv.Atoi(n.repl.Policy()["replicas"]); err == nil && v > 0 {
-		return v
+	if v := n.repl.Policy()["replicas"]; checkCount(v) == nil {
+		n, _ := strconv.Atoi(v)
+		return n
 	}
 	return 1
 }
@@ -137,6 +142,9 @@ func (n *Node) wanted() int {
 func (c controlNode) Invite(_ context.Context, req control.InviteRequest) (string, error) {
 	if c.n.format.Role != RoleMember {
 		return "", errKeyless()
+	}
+	if err := c.n.inStanding(); err != nil {
+		return "", err
 	}
 	if c.n.cfg.Listen == "" {
 		return "", &fail.Error{Kind: fail.Address, Op: "this node listens nowhere, so nobody could use an invite", Next: "start it with --listen"}
@@ -187,6 +195,9 @@ func (c controlNode) ExportKey(context.Context) (string, error) {
 	if c.n.epochs == nil {
 		return "", errKeyless()
 	}
+	if err := c.n.inStanding(); err != nil {
+		return "", err
+	}
 	words, err := cipher.NewPhraseFor(rand.Reader, cipher.VolumeID(c.n.format.Volume))
 	if err != nil {
 		return "", err
@@ -203,5 +214,10 @@ func (c controlNode) ExportKey(context.Context) (string, error) {
 	if err := c.n.repl.SetRecovery(public, signature, wraps); err != nil {
 		return "", err
 	}
+	// What is written from here on the old phrase shall not open.
+	if err := c.n.repl.EnsureEpoch(); err != nil {
+		return "", err
+	}
+	c.n.refreshEpochs()
 	return string(words), nil
 }

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -28,21 +30,24 @@ func newEpochs(device *cipher.Device, volume replica.VolumeID) *epochs {
 	return &epochs{device: device, volume: volume, ring: &cipher.Keyring{}, keys: map[cipher.EpochID]cipher.EpochKey{}}
 }
 
-// update takes the keys that the control log has for this device.
+// update takes the keys that the control log has for this device. One that cannot be opened does
+// not keep it from the others.
 func (e *epochs) update(wrapped []replica.WrappedKey, current replica.EpochID) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	info := replica.WrapInfo(e.volume, replica.DeviceID(e.device.ID()))
+	var errs []error
 	for _, w := range wrapped {
 		if _, known := e.keys[w.Epoch]; known {
 			continue
 		}
 		key, err := e.device.UnwrapEpoch(w.Key, info)
-		if err != nil {
-			return fmt.Errorf("open key of epoch %x: %w", w.Epoch, err)
+		if err == nil && key.ID != w.Epoch {
+			err = errors.New("it is that of another epoch")
 		}
-		if key.ID != w.Epoch {
-			return fmt.Errorf("key of epoch %x is that of another", w.Epoch)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("key of epoch %x: %w", w.Epoch, err))
+			continue
 		}
 		e.keys[w.Epoch] = key
 		e.ring.Add(key)
@@ -50,7 +55,35 @@ func (e *epochs) update(wrapped []replica.WrappedKey, current replica.EpochID) e
 	if _, ok := e.keys[current]; ok {
 		e.ring.SetCurrent(current)
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// open makes an epoch for the members and the recovery key.
+func (e *epochs) open(members []replica.Device, recovery replica.RecoveryPublic) (replica.EpochID, []replica.Wrap, error) {
+	key, err := cipher.NewEpochKey(rand.Reader)
+	if err != nil {
+		return replica.EpochID{}, nil, err
+	}
+	wraps := make([]replica.Wrap, 0, len(members)+1)
+	for _, d := range append(members, replica.Device{Box: recovery.Box[:]}) {
+		w, err := cipher.WrapEpoch(key, d.Box, replica.WrapInfo(e.volume, d.ID))
+		if err != nil {
+			return replica.EpochID{}, nil, fmt.Errorf("for device %q: %w", d.Name, err)
+		}
+		wraps = append(wraps, replica.Wrap{Epoch: key.ID, Device: d.ID, Key: w})
+	}
+	return key.ID, wraps, nil
+}
+
+// rewrap wraps the key of an epoch for one device more; zero stands for the recovery key.
+func (e *epochs) rewrap(epoch replica.EpochID, device replica.DeviceID, box []byte) ([]byte, error) {
+	e.mu.Lock()
+	key, ok := e.keys[epoch]
+	e.mu.Unlock()
+	if !ok {
+		return nil, cipher.ErrUnknownEpoch
+	}
+	return cipher.WrapEpoch(key, box, replica.WrapInfo(e.volume, device))
 }
 
 // wrap seals all epoch keys to a newcomer's box key.

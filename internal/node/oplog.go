@@ -28,16 +28,35 @@ var _ volume.Log = (*opLog)(nil)
 func (l *opLog) Append(payload []byte) (uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	aad := replica.BatchAAD(l.epochs.volume, replica.AuthorID(l.author), l.repl.NextSeq(replica.AuthorID(l.author)))
-	sealed, epoch, err := l.epochs.sealBatch(payload, aad)
-	if err != nil {
-		return 0, fmt.Errorf("seal batch: %w", err)
+	for {
+		aad := replica.BatchAAD(l.epochs.volume, replica.AuthorID(l.author), l.repl.NextSeq(replica.AuthorID(l.author)))
+		sealed, epoch, err := l.epochs.sealBatch(payload, aad)
+		if err != nil {
+			return 0, fmt.Errorf("seal batch: %w", err)
+		}
+		seq, err := l.repl.Append(replica.AuthorID(l.author), epoch, sealed)
+		if errors.Is(err, replica.ErrEpochLeft) {
+			if err = l.nextEpoch(epoch); err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return 0, fmt.Errorf("append batch: %w", err)
+		}
+		return seq, nil
 	}
-	seq, err := l.repl.Append(replica.AuthorID(l.author), epoch, sealed)
-	if err != nil {
-		return 0, fmt.Errorf("append batch: %w", err)
+}
+
+// nextEpoch goes on to an epoch that nobody can open who is out.
+func (l *opLog) nextEpoch(left replica.EpochID) error {
+	if err := l.repl.EnsureEpoch(); err != nil {
+		return err
 	}
-	return seq, nil
+	err := l.epochs.update(l.repl.Epochs())
+	if l.epochs.ring.Current() == left {
+		return errors.Join(errors.New("the key of the new epoch has not come yet"), err)
+	}
+	return nil
 }
 
 // deliver opens an envelope and merges its batch into the tree. What waits for

@@ -20,6 +20,8 @@ func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	if n.format.Role == RoleMember {
 		n.epochs = newEpochs(n.keys.device, n.format.Volume)
 		cfg.Admit = n.epochs.wrap
+		cfg.NewEpoch = n.epochs.open
+		cfg.Rewrap = n.epochs.rewrap
 		cfg.Deliver = deliver
 		cfg.Outrun = n.outrun
 		cfg.ControlChanged = n.refreshEpochs
@@ -30,7 +32,8 @@ func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	if n.epochs == nil {
 		return nil
 	}
-	return n.epochs.update(n.repl.Epochs())
+	n.refreshEpochs()
+	return nil
 }
 
 // openVolume opens the tree as a new incarnation, brings it to what the logs

@@ -826,6 +826,7 @@ type Epoch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // 16 bytes
 	Wraps         []*Wrap                `protobuf:"bytes,2,rep,name=wraps,proto3" json:"wraps,omitempty"`
+	Handed        bool                   `protobuf:"varint,3,opt,name=handed,proto3" json:"handed,omitempty"` // the epoch was opened by another entry
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -872,6 +873,13 @@ func (x *Epoch) GetWraps() []*Wrap {
 		return x.Wraps
 	}
 	return nil
+}
+
+func (x *Epoch) GetHanded() bool {
+	if x != nil {
+		return x.Handed
+	}
+	return false
 }
 
 type Policy struct {
@@ -3204,10 +3212,11 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x05wraps\x18\x05 \x03(\v2\x15.forever.replica.WrapR\x05wraps\"4\n" +
 	"\x06Rename\x12\x16\n" +
 	"\x06device\x18\x01 \x01(\fR\x06device\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"D\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\\\n" +
 	"\x05Epoch\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12+\n" +
-	"\x05wraps\x18\x02 \x03(\v2\x15.forever.replica.WrapR\x05wraps\">\n" +
+	"\x05wraps\x18\x02 \x03(\v2\x15.forever.replica.WrapR\x05wraps\x12\x16\n" +
+	"\x06handed\x18\x03 \x01(\bR\x06handed\">\n" +
 	"\x06Policy\x124\n" +
 	"\bsettings\x18\x01 \x03(\v2\x18.forever.replica.SettingR\bsettings\"1\n" +
 	"\aSetting\x12\x10\n" +
