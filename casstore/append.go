@@ -1,6 +1,7 @@
 package casstore
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -76,7 +77,9 @@ func (s *Store) makeRoom(n int64) error {
 		return nil
 	}
 	if s.active == nil && s.resume != 0 {
-		return s.continuePack()
+		if err := s.continuePack(); err != nil || s.active != nil {
+			return err
+		}
 	}
 	p, err := s.packs.create(s.lastPack + 1)
 	if err != nil {
@@ -112,6 +115,11 @@ func (s *Store) continuePack() error {
 		return err
 	}
 	p, err := s.packs.reopen(s.resume)
+	if errors.Is(err, ErrDamaged) {
+		s.log.Warn("the last pack cannot be continued, beginning another", "error", err)
+		s.resume = 0
+		return nil
+	}
 	if err != nil {
 		return err
 	}

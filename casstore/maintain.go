@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 
@@ -63,6 +64,10 @@ type ScrubReport struct {
 	Chunks  uint64 // read
 	Bytes   uint64
 	Damaged []chunk.ID // found damaged; they count as not held now
+	// Records are the records whose headers were damaged around a whole chunk, Packs those of which
+	// the pack's own header was: their chunks were written anew elsewhere.
+	Records int
+	Packs   []uint32
 }
 
 // placed is a chunk and its place.
@@ -71,8 +76,8 @@ type placed struct {
 	l  loc
 }
 
-// Scrub reads every chunk and verifies it. What is damaged is reported, and
-// counts as not held from then on. progress may be nil; it is called from the
+// Scrub reads every chunk with its record and verifies both, and every pack's header. What
+// is damaged is reported, and counts as not held from then on. progress may be nil; it is called from the
 // calling goroutine now and then. If ctx ends the report says what was done.
 func (s *Store) Scrub(ctx context.Context, progress func(Progress)) (ScrubReport, error) {
 	var rep ScrubReport
@@ -80,6 +85,19 @@ func (s *Store) Scrub(ctx context.Context, progress func(Progress)) (ScrubReport
 		return rep, err
 	}
 	total := s.held().Chunks
+	salts := map[uint32]*salt{}
+	for _, n := range s.packs.numbers() {
+		v, err := s.headerOf(n)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return rep, err
+		}
+		if salts[n] = v; v == nil {
+			rep.Packs = append(rep.Packs, n)
+		}
+	}
 	var buf []byte
 	err := s.eachGroup(ctx, func(group []placed) error {
 		for _, e := range group {
@@ -95,6 +113,10 @@ func (s *Store) Scrub(ctx context.Context, progress func(Progress)) (ScrubReport
 				continue
 			case err != nil:
 				return err
+			default:
+				if err := s.mendRecord(e, buf, salts, &rep); err != nil {
+					return err
+				}
 			}
 			rep.Chunks++
 			rep.Bytes += uint64(e.l.size)
@@ -104,10 +126,91 @@ func (s *Store) Scrub(ctx context.Context, progress func(Progress)) (ScrubReport
 		}
 		return nil
 	})
+	if err == nil {
+		err = s.leavePacks(ctx, rep.Packs)
+	}
 	if err != nil {
 		return rep, fmt.Errorf("scrub chunks: %w", err)
 	}
 	return rep, nil
+}
+
+// headerOf returns the salt in a pack's header; nil if the header is damaged.
+func (s *Store) headerOf(number uint32) (*salt, error) {
+	head := make([]byte, packHeaderSize)
+	n, err := s.readAt(number, head, 0)
+	if err != nil {
+		return nil, err
+	}
+	v, err := parsePackHeader(head[:n], number)
+	if errors.Is(err, ErrDamaged) {
+		s.log.Warn("pack header damaged on disk", "pack", number)
+		return nil, nil
+	}
+	return &v, err
+}
+
+// readAt reads from a pack, less than asked for where it ends.
+func (s *Store) readAt(number uint32, b []byte, off int64) (int, error) {
+	p, err := s.packs.acquire(number)
+	if err != nil {
+		return 0, err
+	}
+	n, err := p.file.ReadAt(b, off)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, errors.Join(err, s.packs.release(p))
+}
+
+// mendRecord writes a whole chunk anew if the header of its record is damaged: an index that was made anew would
+// not find it.
+func (s *Store) mendRecord(e placed, sealed []byte, salts map[uint32]*salt, rep *ScrubReport) error {
+	head := make([]byte, recordHeaderSize)
+	n, err := s.readAt(e.l.pack, head, e.l.off)
+	if errors.Is(err, ErrNotFound) {
+		return nil // moved meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	if v, known := salts[e.l.pack]; known {
+		if id, size, ok := parseRecordHeader(head[:n], v); ok && id == e.id && size == e.l.size {
+			return nil
+		}
+	} else if id, size, ok := parseRecordHeader(head[:n], nil); ok && id == e.id && size == e.l.size {
+		return nil // a pack that was begun after the scrub
+	}
+	s.log.Warn("record of a chunk damaged on disk, writing it anew", "chunk", e.id, "pack", e.l.pack, "offset", e.l.off)
+	rep.Records++
+	return s.move(e.id, sealed, e.l)
+}
+
+// leavePacks moves what is held out of packs with damaged headers.
+func (s *Store) leavePacks(ctx context.Context, numbers []uint32) error {
+	if len(numbers) == 0 {
+		return nil
+	}
+	if slices.Contains(numbers, s.End().Pack) { // the last pack keeps its number from being given out again
+		s.appendMu.Lock()
+		s.resume = 0
+		err := s.makeRoom(s.cfg.PackSize)
+		s.appendMu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	last := s.End().Pack
+	numbers = slices.DeleteFunc(slices.Clone(numbers), func(n uint32) bool { return n >= last })
+	if _, err := s.empty(ctx, numbers); err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if err := s.packs.remove(n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // eachGroup calls fn for all entries of the index in groups, each sorted by

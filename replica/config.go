@@ -36,6 +36,8 @@ type Store interface {
 	PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error)
 	// Has reports whether id is here.
 	Has(id chunk.ID) (bool, error)
+	// Full reports whether there is no room for more.
+	Full() bool
 	// Sync makes everything put before durable.
 	Sync(ctx context.Context) error
 	// End is the position behind the last chunk.

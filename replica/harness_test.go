@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ var (
 
 // memStore is a Store in memory.
 type memStore struct {
+	full   atomic.Bool
 	mu     sync.Mutex
 	chunks map[chunk.ID][]byte
 	order  []Item
@@ -49,6 +51,9 @@ type memStore struct {
 }
 
 var _ Store = (*memStore)(nil)
+
+// Full implements Store.
+func (m *memStore) Full() bool { return m.full.Load() }
 
 func newMemStore() *memStore { return &memStore{chunks: map[chunk.ID][]byte{}} }
 

@@ -29,6 +29,7 @@ type peer struct {
 	lastErr  string
 	clone    bool // it says that this device runs elsewhere too
 	revoked  bool // it says that this device is out
+	full     bool // it takes no more chunks
 
 	// banned is until when it is not talked to, because it broke the protocol.
 	banned  time.Time

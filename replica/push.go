@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -125,6 +126,9 @@ func (s *session) pushLoop() error {
 		if errors.Is(err, ErrInvalid) {
 			return err
 		}
+		if errors.Is(err, errFull) {
+			continue // there is room again
+		}
 		s.r.log.Debug("push broke off", "device", s.name, "error", err)
 		if !sleep(s.ctx, pushRetry) {
 			return nil
@@ -140,6 +144,14 @@ func (s *session) runPush(st *stream) error {
 	if m.GetResume() == nil {
 		return invalid("push without a position to start from")
 	}
+	s.setFull(m.GetFull())
+	if m.GetFull() {
+		// It says no more, and ends the stream when it has room.
+		if err := st.read(&m, maxHello); !errors.Is(err, io.EOF) {
+			return err
+		}
+		return errFull
+	}
 	from := s.resume(m.GetResume().GetPosition())
 	p := &pusher{s: s, st: st, state: newPushState(from), wake: make(chan struct{}, 1)}
 	if err := p.skipKnown(from); err != nil {
@@ -150,6 +162,23 @@ func (s *session) runPush(st *stream) error {
 	g.Go(p.read)
 	g.Go(func() error { return p.write(ctx) })
 	return g.Wait()
+}
+
+// errFull ends a push to a peer that had no room, and has some now.
+var errFull = errors.New("the peer had no room")
+
+// setFull notes whether the peer takes chunks.
+func (s *session) setFull(full bool) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	p := s.r.peer(s.peer)
+	if p.full != full {
+		p.full = full
+		s.r.broadcast()
+		if full {
+			s.r.log.Warn("a device has no room for more", "device", s.name)
+		}
+	}
 }
 
 // resume returns where to go on: the earlier of what both sides remember, since

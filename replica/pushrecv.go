@@ -15,6 +15,9 @@ import (
 // lookAgain is how soon what waits for others is looked at again.
 const lookAgain = 250 * time.Millisecond
 
+// fullPoll is how soon a full store is looked at again.
+const fullPoll = time.Second
+
 // maxPush bounds one message of a push stream, in bytes.
 const maxPush = maxChunk + 1024
 
@@ -32,6 +35,9 @@ func (s *session) takePush(st *stream) error {
 	r.mu.Lock()
 	resume := &replicapb.Resume{Position: r.peer(s.peer).received}
 	r.mu.Unlock()
+	if r.cfg.Store.Full() {
+		return s.sayFull(st, resume)
+	}
 	v := r.incoming.join(s.peer, r.cfg.Window)
 	defer r.incoming.leave(v)
 	if err := st.write(&replicapb.PushReply{Resume: resume}); err != nil {
@@ -42,6 +48,22 @@ func (s *session) takePush(st *stream) error {
 	g.Go(func() error { return s.readPush(ctx, st, v) })
 	g.Go(func() error { return s.writePushReplies(ctx, st, v) })
 	return g.Wait()
+}
+
+// sayFull tells the peer that there is no room, and ends the stream when there is, so that it begins anew.
+func (s *session) sayFull(st *stream, resume *replicapb.Resume) error {
+	if err := st.write(&replicapb.PushReply{Resume: resume, Full: true}); err != nil {
+		return err
+	}
+	if err := st.flush(); err != nil {
+		return err
+	}
+	for s.r.cfg.Store.Full() {
+		if !sleep(s.ctx, fullPoll) {
+			return s.ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (s *session) readPush(ctx context.Context, st *stream, v *receiver) error {

@@ -2,7 +2,9 @@ package replica
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -39,6 +41,7 @@ type DeviceStatus struct {
 	MissingBatches uint64
 	MissingChunks  uint64
 	MissingBytes   uint64
+	Full           bool // it takes no more chunks
 	clone, revoked bool
 }
 
@@ -72,6 +75,7 @@ type Progress struct {
 	MissingChunks  uint64
 	MissingBytes   uint64
 	Connected      int
+	Full           []string // names of those that lack something and take no more chunks
 }
 
 // Status returns what is known now.
@@ -109,7 +113,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	ds.Connected = r.sessions[d.ID] != nil
 	ds.Addrs = slices.Clone(p.addrs)
 	ds.LastSeen = p.lastSeen
-	ds.clone, ds.revoked = p.clone, p.revoked
+	ds.clone, ds.revoked, ds.Full = p.clone, p.revoked, p.full
 	for a, n := range vector {
 		held := min(n, p.acked[a])
 		if r.heads[a].device == d.ID && !p.lost[a] {
@@ -126,8 +130,11 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	return ds, err
 }
 
+// fullPatience is how long Wait waits for a device to have room again.
+const fullPatience = 3 * time.Second
+
 // Wait returns once every batch and chunk that is here now is held durably by at
-// least n other devices, or with ctx's error. fn, if given, is called with the
+// least n other devices, or with ctx's error, or with a *FullError. fn, if given, is called with the
 // progress from time to time, first at once.
 func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 	r.mu.Lock()
@@ -135,6 +142,7 @@ func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 	r.mu.Unlock()
 	end := r.cfg.Store.End()
 	counts := tallies{}
+	var full time.Time // since when too few devices have room
 	for {
 		r.mu.Lock()
 		changed := r.changed
@@ -149,6 +157,14 @@ func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 		if pr.Have >= n {
 			return nil
 		}
+		switch others := len(r.Devices()) - 1; {
+		case len(pr.Full) == 0 || others-len(pr.Full) >= n:
+			full = time.Time{}
+		case full.IsZero():
+			full = time.Now()
+		case time.Since(full) > fullPatience:
+			return &FullError{Names: pr.Full, Of: others}
+		}
 		select {
 		case <-changed:
 			// Acknowledgements come in swarms.
@@ -160,6 +176,17 @@ func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// FullError says that so many devices have no room that the others are too few.
+type FullError struct {
+	Names []string // that have none
+	Of    int      // other devices in all
+}
+
+// Error implements error.
+func (e *FullError) Error() string {
+	return fmt.Sprintf("%s: no room for more; %d other devices in all", strings.Join(e.Names, ", "), e.Of)
 }
 
 func (r *Replica) progress(n int, vector map[AuthorID]uint64, end Position, counts tallies) (Progress, error) {
@@ -179,6 +206,9 @@ func (r *Replica) progress(n int, vector map[AuthorID]uint64, end Position, coun
 		if ds.MissingBatches == 0 && ds.MissingChunks == 0 {
 			pr.Have++
 			continue
+		}
+		if ds.Full {
+			pr.Full = append(pr.Full, ds.Name)
 		}
 		behind = append(behind, ds)
 	}

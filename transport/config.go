@@ -15,6 +15,12 @@ type Config struct {
 	Identity ed25519.PrivateKey
 	// Handshake decides who may stay. Required.
 	Handshake Handshaker
+	// Name is what this side is also known by to those who know no key of it: they Dial
+	// with a zero PeerID. Of use with Port; may be empty.
+	Name []byte
+	// Port, if given, is what Listen shares with other transports; else each Listen has
+	// its address alone.
+	Port *Port
 	// Logger gets what nobody else is told: connections dropped before they
 	// were accepted. Default: none.
 	Logger hclog.Logger

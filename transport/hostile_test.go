@@ -152,7 +152,7 @@ func TestTooManyStrangers(t *testing.T) {
 	}
 	dropped(t, first, time.Second)
 	stillServes(t, l)
-	p := l.l.(*listener).pending
+	p := l.l.(*listener).s.pending
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.order) > 8 {

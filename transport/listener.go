@@ -2,46 +2,103 @@ package transport
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 )
 
-// listener accepts connections and authenticates each in a goroutine of its own.
-type listener struct {
-	t       *secure
+// socket accepts connections at one address and authenticates each in a goroutine of its
+// own, for one or more listeners: those of the transports that share it.
+type socket struct {
 	raw     net.Listener
-	ctx     context.Context // ends with Close
-	cancel  context.CancelFunc
-	ready   chan *conn
+	log     hclog.Logger
+	timeout time.Duration // of a handshake
 	pending *pending
+	ctx     context.Context // ends with the last listener
+	cancel  context.CancelFunc
 	wg      sync.WaitGroup
-	once    sync.Once
-	err     error // of raw.Close
+
+	port      *Port
+	left      func()      // called when the last listener has gone, with port.mu held
+	listeners []*listener // in the order of their coming; guarded by port.mu
+}
+
+// listener is one transport's share of a socket.
+type listener struct {
+	t      *secure
+	s      *socket
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	ready  chan *conn
+	once   sync.Once
+	err    error // of closing the socket
 }
 
 var _ Listener = (*listener)(nil)
 
-func newListener(t *secure, raw net.Listener) *listener {
-	l := &listener{t: t, raw: raw, ready: make(chan *conn), pending: newPending(t.cfg.MaxPending)}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.wg.Add(1)
-	go l.serve()
+func newSocket(raw net.Listener, t *secure) *socket {
+	s := &socket{raw: raw, log: t.cfg.Logger, timeout: t.cfg.HandshakeTimeout, pending: newPending(t.cfg.MaxPending)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.wg.Add(1)
+	return s
+}
+
+// add makes a listener; port.mu is held.
+func (s *socket) add(t *secure) *listener {
+	l := &listener{t: t, s: s, ready: make(chan *conn)}
+	l.ctx, l.cancel = context.WithCancel(s.ctx)
+	s.listeners = append(s.listeners, l)
 	return l
 }
 
+// choose returns the listener that a server name means, or the first; nil if there is none.
+func (s *socket) choose(server string) *listener {
+	s.port.mu.Lock()
+	defer s.port.mu.Unlock()
+	if len(s.listeners) == 0 {
+		return nil
+	}
+	for _, l := range s.listeners {
+		if l.t.answersTo(server) {
+			return l
+		}
+	}
+	return s.listeners[0]
+}
+
 // Addr implements Listener.
-func (l *listener) Addr() string { return l.raw.Addr().String() }
+func (l *listener) Addr() string { return l.s.raw.Addr().String() }
 
 // Close implements Listener.
 func (l *listener) Close() error {
 	l.once.Do(func() {
 		l.cancel()
-		l.err = l.raw.Close()
+		l.err = l.s.leave(l)
 	})
-	l.wg.Wait()
 	return l.err
+}
+
+// leave takes a listener away, and ends the socket with the last one.
+func (s *socket) leave(l *listener) error {
+	s.port.mu.Lock()
+	s.listeners = slices.DeleteFunc(s.listeners, func(o *listener) bool { return o == l })
+	last := len(s.listeners) == 0
+	if last {
+		s.left()
+	}
+	s.port.mu.Unlock()
+	if !last {
+		return nil
+	}
+	s.cancel()
+	err := s.raw.Close()
+	s.wg.Wait()
+	return err
 }
 
 // Accept implements Listener.
@@ -56,54 +113,67 @@ func (l *listener) Accept(ctx context.Context) (Conn, error) {
 	}
 }
 
-func (l *listener) serve() {
-	defer l.wg.Done()
+func (s *socket) serve() {
+	defer s.wg.Done()
 	var pause time.Duration
 	for {
-		raw, err := l.raw.Accept()
+		raw, err := s.raw.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			l.take(raw)
-		case l.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
-			l.cancel()
+			s.take(raw)
+		case s.ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			s.cancel()
 			return
 		default:
 			// Out of descriptors, most likely: give them time to come back.
 			if pause == 0 {
-				l.t.cfg.Logger.Warn("cannot accept connections", "error", err)
+				s.log.Warn("cannot accept connections", "error", err)
 			}
 			pause = min(max(2*pause, 10*time.Millisecond), time.Second)
 			select {
 			case <-time.After(pause):
-			case <-l.ctx.Done():
+			case <-s.ctx.Done():
 			}
 		}
 	}
 }
 
 // take begins to authenticate a connection, if there is room for it.
-func (l *listener) take(raw net.Conn) {
-	leave, ok := l.pending.enter(raw)
+func (s *socket) take(raw net.Conn) {
+	leave, ok := s.pending.enter(raw)
 	if !ok {
 		_ = raw.Close()
 		return
 	}
-	l.wg.Add(1)
+	s.wg.Add(1)
 	go func() {
-		defer l.wg.Done()
-		l.admit(raw, leave)
+		defer s.wg.Done()
+		s.admit(raw, leave)
 	}()
 }
 
 // admit authenticates one connection and hands it to Accept.
-func (l *listener) admit(raw net.Conn, leave func()) {
-	ctx, cancel := context.WithTimeout(l.ctx, l.t.cfg.HandshakeTimeout)
+func (s *socket) admit(raw net.Conn, leave func()) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.timeout)
 	defer cancel()
-	c, err := l.t.establish(ctx, raw, nil)
+	l := s.choose("")
+	if l == nil {
+		leave()
+		_ = raw.Close()
+		return
+	}
+	first := l.t
+	conf := &tls.Config{GetConfigForClient: func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if l = s.choose(hello.ServerName); l == nil {
+			return nil, net.ErrClosed
+		}
+		return tlsConfig(l.t.cert, nil), nil
+	}}
+	c, err := first.establish(ctx, raw, conf, func() *secure { return l.t })
 	leave()
 	if err != nil {
-		l.t.cfg.Logger.Debug("connection dropped", "from", raw.RemoteAddr(), "error", err)
+		s.log.Debug("connection dropped", "from", raw.RemoteAddr(), "error", err)
 		return
 	}
 	select {

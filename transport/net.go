@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type (
 type secure struct {
 	cfg  Config
 	cert tls.Certificate
+	self PeerID
 	dial dialer
 	bind binder
 	// up and down are shared by all connections; nil means no limit.
@@ -40,7 +42,13 @@ func newSecure(cfg Config, d dialer, b binder) (Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &secure{cfg: cfg, cert: cert, dial: d, bind: b, up: limiter(cfg.UploadLimit), down: limiter(cfg.DownloadLimit)}, nil
+	t := &secure{cfg: cfg, cert: cert, self: PeerID(cfg.Identity.Public().(ed25519.PublicKey)), dial: d, bind: b}
+	if cfg.Port != nil {
+		t.up, t.down = cfg.Port.up, cfg.Port.down
+	} else {
+		t.up, t.down = limiter(cfg.UploadLimit), limiter(cfg.DownloadLimit)
+	}
+	return t, nil
 }
 
 // NewTCP returns the Transport over TCP. Addresses are host:port.
@@ -102,16 +110,19 @@ func (t *secure) Dial(ctx context.Context, addr string, peer PeerID) (Conn, erro
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
-	c, err := t.establish(ctx, raw, &peer)
+	conf := tlsConfig(t.cert, &peer)
+	conf.ServerName = t.serverName(peer)
+	c, err := t.establish(ctx, raw, conf, nil)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
 	return c, nil
 }
 
-// establish takes raw over and makes a Conn of it, or closes it. want is the peer
-// that was dialed; nil says that raw was accepted.
-func (t *secure) establish(ctx context.Context, raw net.Conn, want *PeerID) (_ *conn, err error) {
+// establish takes raw over and makes a Conn of it, or closes it. If choose is given, raw was
+// accepted, and who was dialed may be another transport of the same Port, which choose
+// returns once conf has been used.
+func (t *secure) establish(ctx context.Context, raw net.Conn, conf *tls.Config, choose func() *secure) (_ *conn, err error) {
 	w := newWire(raw, newPace(raw, t.up, t.down))
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer func() {
@@ -126,19 +137,22 @@ func (t *secure) establish(ctx context.Context, raw net.Conn, want *PeerID) (_ *
 		}
 	}()
 	make := tls.Server
-	if want != nil {
+	if choose == nil {
 		make = tls.Client
 	}
-	tc := make(w, tlsConfig(t.cert, want))
+	tc := make(w, conf)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		return nil, explain(err)
+	}
+	if choose != nil {
+		t = choose()
 	}
 	cs := tc.ConnectionState()
 	peer, err := peerOf(&cs)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{peer: peer, dialed: want != nil, remote: raw.RemoteAddr().String()}
+	c := &conn{peer: peer, dialed: choose == nil, remote: raw.RemoteAddr().String()}
 	if c.session, err = agree(ctx, &t.cfg, tc, peer, c.dialed); err != nil {
 		return nil, err
 	}
@@ -154,9 +168,13 @@ func (t *secure) establish(ctx context.Context, raw net.Conn, want *PeerID) (_ *
 
 // Listen implements Transport.
 func (t *secure) Listen(addr string) (Listener, error) {
-	raw, err := t.bind(addr)
+	port := t.cfg.Port
+	if port == nil {
+		port = NewPort(0, 0)
+	}
+	l, err := port.listen(t, addr)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
-	return newListener(t, raw), nil
+	return l, nil
 }

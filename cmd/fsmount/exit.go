@@ -25,6 +25,7 @@ var exitCodes = map[fail.Kind]int{
 	fail.ReadOnly:    18,
 	fail.Keyless:     19,
 	fail.Refused:     20,
+	fail.Damaged:     21,
 	fail.Interrupted: 130,
 }
 

@@ -55,7 +55,7 @@ func (o *nodeOptions) given() []string {
 	var args []string
 	o.flags.Visit(func(f *pflag.Flag) {
 		switch f.Name {
-		case "daemon", "join", "data", "ready-fd":
+		case "daemon", "join", "data", "volume", "ready-fd":
 			return
 		}
 		values := []string{f.Value.String()}

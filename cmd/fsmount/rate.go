@@ -9,6 +9,30 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// sizeValue is an argument of bytes: 100GB, 50GiB; 0 means no limit.
+type sizeValue int64
+
+// Set implements pflag.Value.
+func (v *sizeValue) Set(s string) error {
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n > math.MaxInt64 {
+		return errors.New("want a number of bytes, as 100GB or 50GiB")
+	}
+	*v = sizeValue(n)
+	return nil
+}
+
+// String implements pflag.Value.
+func (v *sizeValue) String() string {
+	if *v == 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(*v), 10)
+}
+
+// Type implements pflag.Value.
+func (v *sizeValue) Type() string { return "SIZE" }
+
 // rateValue is a flag of bytes per second: 2MB, 500K, 10MiB/s; 0 means no limit.
 type rateValue int64
 

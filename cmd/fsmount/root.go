@@ -16,15 +16,20 @@ import (
 // machine is meant.
 type globals struct {
 	*streams
-	data string // --data
+	data   string // --data
+	volume string // --volume
 }
 
 // dir returns the data directory, absolute.
 func (g *globals) dir() (string, error) {
+	dir, err := node.DefaultDir()
 	if g.data != "" {
-		return filepath.Abs(g.data)
+		dir, err = filepath.Abs(g.data)
 	}
-	return node.DefaultDir()
+	if err != nil || g.volume == "" {
+		return dir, err
+	}
+	return node.DirOf(dir, g.volume)
 }
 
 func newRootCmd(std *streams) *cobra.Command {
@@ -61,11 +66,12 @@ it joins the volume of an invite instead.`,
 	cmd.SetErr(std.err)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	cmd.PersistentFlags().StringVar(&g.data, "data", "", "this node's `DIR` (default /var/lib/forever as root, else $XDG_DATA_HOME/forever)")
+	cmd.PersistentFlags().StringVar(&g.volume, "volume", "", "of several volumes in the data directory, the one whose `ID` begins so")
 	opts.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&mount.allowOther, "allow-other", false, "let other users of this machine use the mount, as the modes of the files allow")
 	cmd.AddCommand(
 		newServeCmd(g), newInitCmd(g), newInviteCmd(g), newJoinCmd(g),
-		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newConfigCmd(g), newKeyCmd(g), newRecoverCmd(g),
+		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newConfigCmd(g), newQuotaCmd(g), newScrubCmd(g), newKeyCmd(g), newRecoverCmd(g),
 		newPutCmd(g), newGetCmd(g), newLsCmd(g), newCatCmd(g), newRmCmd(g), newHistoryCmd(g), newRestoreCmd(g),
 		newUmountCmd(g), newVersionCmd(g),
 	)

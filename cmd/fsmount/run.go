@@ -93,12 +93,17 @@ func showPhrase(g *globals, phrase string) error {
 // serveNode runs the node in this process until ctx is done or its mount goes.
 // ready is called once it is usable.
 func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready func() error) (err error) {
-	n, err := node.Open(ctx, cfg)
+	h, err := node.OpenHost(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.Close()) }()
-	if mount.point != "" {
+	defer func() { err = errors.Join(err, h.Close()) }()
+	var ended <-chan error // never, if only further volumes are served
+	n := h.Main()
+	if n != nil {
+		ended = n.Done()
+	}
+	if mount.point != "" && n != nil {
 		if err := n.Mount(node.MountConfig{Mountpoint: mount.point, AllowOther: mount.allowOther}); err != nil {
 			return err
 		}
@@ -110,7 +115,7 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 	case <-ctx.Done():
 		cfg.Logger.Info("ending: told to by a signal")
 		return nil
-	case err := <-n.Done():
+	case err := <-ended:
 		return err
 	}
 }

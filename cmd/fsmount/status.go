@@ -118,6 +118,12 @@ func statusText(st control.Status) string {
 	}
 	line("store", "%s chunks, %s; %s of the disk free", humanize.Comma(int64(st.Store.Chunks)),
 		humanize.IBytes(st.Store.Bytes), humanize.IBytes(st.Store.DiskFree))
+	if st.Store.Quota > 0 {
+		line("quota", "%s of %s used", humanize.IBytes(st.Store.Used), humanize.IBytes(st.Store.Quota))
+	}
+	for _, v := range st.Volumes {
+		line("also serves", "%s%s", v.Volume, map[bool]string{true: ": " + v.Problem}[v.Problem != ""])
+	}
 	// tabwriter on a strings.Builder cannot fail.
 	_ = t.Flush()
 	b.WriteString("\n")
@@ -155,6 +161,8 @@ func deviceState(d control.Device) string {
 	switch {
 	case d.Self:
 		return "this device"
+	case d.Connected && d.Full:
+		return "connected, has no room for more"
 	case d.Connected && d.Mount == "disconnected":
 		return "connected, mounts out of step (" + humanize.Time(d.MountSince) + ")"
 	case d.Connected:

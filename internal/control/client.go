@@ -93,6 +93,17 @@ func (c *Client) SetPolicy(ctx context.Context, key, value string) error {
 	return c.call(ctx, http.MethodPost, "/v1/config", Setting{Key: key, Value: value}, &textAnswer{})
 }
 
+// Quota asks how much of the disk the volume may use, and uses.
+func (c *Client) Quota(ctx context.Context) (q Quota, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/quota", nil, &q)
+	return q, err
+}
+
+// SetQuota changes that, in bytes; 0 means no limit.
+func (c *Client) SetQuota(ctx context.Context, bytes int64) error {
+	return c.call(ctx, http.MethodPost, "/v1/quota", Quota{Limit: bytes}, &textAnswer{})
+}
+
 // Remove removes the entry at path.
 func (c *Client) Remove(ctx context.Context, path string, recursive bool) error {
 	q := url.Values{"path": {path}, "recursive": {strconv.FormatBool(recursive)}}
@@ -176,6 +187,20 @@ func (c *Client) Wait(ctx context.Context, req WaitRequest, fn func(Progress)) e
 		}
 		return nil
 	})
+}
+
+// Scrub has the node verify everything on its disk.
+func (c *Client) Scrub(ctx context.Context, fn func(ScrubProgress)) (rep ScrubReport, err error) {
+	err = c.stream(ctx, http.MethodPost, "/v1/scrub", struct{}{}, func(e event) error {
+		if e.Scrub != nil {
+			fn(*e.Scrub)
+		}
+		if e.Scrubbed != nil {
+			rep = *e.Scrubbed
+		}
+		return nil
+	})
+	return rep, err
 }
 
 func (c *Client) call(ctx context.Context, method, path string, req, into any) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -61,6 +62,18 @@ func (f *fakeNode) Policy(context.Context) ([]Setting, error) {
 func (f *fakeNode) SetPolicy(_ context.Context, key, value string) error {
 	f.asked = append(f.asked, "set "+key+" "+value)
 	return nil
+}
+
+func (f *fakeNode) Quota(context.Context) (Quota, error) { return Quota{Limit: 5, Used: 3}, nil }
+
+func (f *fakeNode) SetQuota(_ context.Context, bytes int64) error {
+	f.asked = append(f.asked, fmt.Sprint("quota ", bytes))
+	return nil
+}
+
+func (f *fakeNode) Scrub(_ context.Context, fn func(ScrubProgress)) (ScrubReport, error) {
+	fn(ScrubProgress{Chunks: 1, Total: 2})
+	return ScrubReport{Chunks: 2, Problems: []string{"p"}}, nil
 }
 
 func (f *fakeNode) List(_ context.Context, path string, fn func(Entry) error) error {
@@ -158,7 +171,17 @@ func TestRequests(t *testing.T) {
 	if list, err := c.Policy(ctx); err != nil || len(list) != 1 || !list[0].Set {
 		t.Errorf("Policy = %+v, %v", list, err)
 	}
-	if diff := cmp.Diff([]string{"rename a b", "set keep 30d"}, f.asked); diff != "" {
+	var seen []ScrubProgress
+	if rep, err := c.Scrub(ctx, func(p ScrubProgress) { seen = append(seen, p) }); err != nil || rep.Chunks != 2 || len(seen) != 1 {
+		t.Errorf("Scrub = %+v, %v, %+v", rep, err, seen)
+	}
+	if q, err := c.Quota(ctx); err != nil || q != (Quota{Limit: 5, Used: 3}) {
+		t.Errorf("Quota = %+v, %v", q, err)
+	}
+	if err := c.SetQuota(ctx, 7); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"rename a b", "set keep 30d", "quota 7"}, f.asked); diff != "" {
 		t.Error(diff)
 	}
 	content := bytes.Repeat([]byte("0123456789"), 1<<18)

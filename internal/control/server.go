@@ -30,6 +30,12 @@ type Node interface {
 	Policy(ctx context.Context) ([]Setting, error)
 	// SetPolicy changes one of them.
 	SetPolicy(ctx context.Context, key, value string) error
+	// Quota returns how much of the disk this volume may use here, and uses.
+	Quota(ctx context.Context) (Quota, error)
+	// SetQuota changes that, in bytes; 0 means no limit.
+	SetQuota(ctx context.Context, bytes int64) error
+	// Scrub verifies everything on this disk, and mends what it can; fn is told of progress from one goroutine.
+	Scrub(ctx context.Context, fn func(ScrubProgress)) (ScrubReport, error)
 	// ExportKey mints a recovery phrase and retires the one before.
 	ExportKey(ctx context.Context) (string, error)
 }
@@ -66,6 +72,9 @@ func Handler(n Node, f Files) http.Handler {
 	mux.HandleFunc("POST /v1/devices/revoke", s.device(n.RevokeDevice))
 	mux.HandleFunc("GET /v1/config", s.policy)
 	mux.HandleFunc("POST /v1/config", s.setPolicy)
+	mux.HandleFunc("POST /v1/scrub", s.scrub)
+	mux.HandleFunc("GET /v1/quota", s.quota)
+	mux.HandleFunc("POST /v1/quota", s.setQuota)
 	mux.HandleFunc("GET /v1/list", s.list)
 	mux.HandleFunc("GET /v1/file", s.get)
 	mux.HandleFunc("PUT /v1/file", s.put)
@@ -129,6 +138,22 @@ func (s *server) setPolicy(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (s *server) quota(w http.ResponseWriter, r *http.Request) {
+	q, err := s.node.Quota(r.Context())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, q)
+}
+
+func (s *server) setQuota(w http.ResponseWriter, r *http.Request) {
+	var req Quota
+	if readRequest(w, r, &req) {
+		answerText(w, "", s.node.SetQuota(r.Context(), req.Limit))
+	}
+}
+
 func answerText(w http.ResponseWriter, text string, err error) {
 	if err != nil {
 		writeError(w, err)
@@ -152,6 +177,15 @@ func (s *server) wait(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newEvents(w)
 	err := s.node.Wait(r.Context(), req, func(p Progress) { _ = out.send(event{Progress: &p}) })
+	out.end(err)
+}
+
+func (s *server) scrub(w http.ResponseWriter, r *http.Request) {
+	out := newEvents(w)
+	rep, err := s.node.Scrub(r.Context(), func(p ScrubProgress) { _ = out.send(event{Scrub: &p}) })
+	if err == nil {
+		err = out.send(event{Scrubbed: &rep})
+	}
 	out.end(err)
 }
 

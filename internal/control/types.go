@@ -23,6 +23,8 @@ type Status struct {
 	Store     Store     `json:"store"`
 	// Devices are all devices of the volume, this one first.
 	Devices []Device `json:"devices"`
+	// Volumes are the others that the same process serves from this data directory.
+	Volumes []Beside `json:"volumes,omitempty"`
 	// Checkpoint is the newest that all active members came to; absent if there is none.
 	Checkpoint *Checkpoint `json:"checkpoint,omitempty"`
 	// Problems says in words what is not in order; empty if nothing is.
@@ -92,6 +94,11 @@ type Store struct {
 	Bytes     uint64 `json:"bytes"`
 	DiskFree  uint64 `json:"disk_free"`
 	DiskTotal uint64 `json:"disk_total"`
+	// Used is what this volume takes of the disk, logs and all; Quota how much it may, 0 for no limit.
+	Used  uint64 `json:"used"`
+	Quota uint64 `json:"quota,omitempty"`
+	// Full says that no more chunks are taken.
+	Full bool `json:"full,omitempty"`
 }
 
 // Device is one device of the volume as this node sees it.
@@ -107,6 +114,8 @@ type Device struct {
 	// once: "connected" or "disconnected", since MountSince; empty if that was never tried.
 	Mount      string    `json:"mount,omitempty"`
 	MountSince time.Time `json:"mount_since,omitzero"`
+	// Full says that the device takes no more chunks: its disk is full, or the volume's quota there.
+	Full bool `json:"full,omitempty"`
 	// What of this node's data the device has not acknowledged yet.
 	MissingBatches uint64 `json:"missing_batches"`
 	MissingChunks  uint64 `json:"missing_chunks"`
@@ -124,6 +133,8 @@ type Progress struct {
 	MissingBytes   uint64 `json:"missing_bytes"`
 	// Connected counts the devices connected now.
 	Connected int `json:"connected"`
+	// Full names those that lack something and take no more chunks.
+	Full []string `json:"full,omitempty"`
 }
 
 // WaitRequest asks to be told when replication has come so far.
@@ -141,6 +152,41 @@ type InviteRequest struct {
 	// Addresses, HOST:PORT each, stand in the invite instead of those the node
 	// knows of itself.
 	Addresses []string `json:"addresses,omitempty"`
+}
+
+// ScrubProgress says how far a scrub is.
+type ScrubProgress struct {
+	Chunks uint64 `json:"chunks"`
+	Total  uint64 `json:"total"`
+	Bytes  uint64 `json:"bytes"`
+}
+
+// ScrubReport says what a scrub has read and found.
+type ScrubReport struct {
+	Chunks   uint64   `json:"chunks"`
+	Bytes    uint64   `json:"bytes"`
+	Damaged  uint64   `json:"damaged"` // chunks
+	Mended   uint64   `json:"mended"`  // of these
+	Lost     uint64   `json:"lost"`    // things that are damaged and could not be mended
+	Entries  uint64   `json:"entries"` // of the control log
+	Batches  uint64   `json:"batches"` // of all logs
+	Keys     uint64   `json:"keys"`    // of the state
+	Files    uint64   `json:"files"`   // compared as a whole
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Beside is another volume that the same process serves from the same data directory.
+type Beside struct {
+	Volume  string `json:"volume"`
+	DataDir string `json:"data_dir"`
+	// Problem says why it is not served; empty if it is.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Quota is how much of the disk a volume may use, and uses: chunks, logs and all.
+type Quota struct {
+	Limit int64 `json:"limit"` // 0: no limit
+	Used  int64 `json:"used"`
 }
 
 // DeviceRequest asks for something to be done with a device.
@@ -176,10 +222,12 @@ type PutOptions struct {
 
 // event is one line of a streamed answer.
 type event struct {
-	Progress *Progress  `json:"progress,omitempty"`
-	Entry    *Entry     `json:"entry,omitempty"`
-	Done     bool       `json:"done,omitempty"`
-	Error    *wireError `json:"error,omitempty"`
+	Progress *Progress      `json:"progress,omitempty"`
+	Entry    *Entry         `json:"entry,omitempty"`
+	Scrub    *ScrubProgress `json:"scrub,omitempty"`
+	Scrubbed *ScrubReport   `json:"scrubbed,omitempty"`
+	Done     bool           `json:"done,omitempty"`
+	Error    *wireError     `json:"error,omitempty"`
 }
 
 // textAnswer carries the one line that some requests are made for.

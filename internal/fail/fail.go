@@ -34,6 +34,7 @@ const (
 	Address     Kind = "address"     // cannot listen there
 	ReadOnly    Kind = "read-only"   // the node was started with --read-only
 	Keyless     Kind = "keyless"     // a keyless replica cannot do this
+	Damaged     Kind = "damaged"     // the disk has damaged something that nobody could mend
 	Refused     Kind = "refused"     // the other devices do not know this one
 	Interrupted Kind = "interrupted" // a signal ended the command
 )

@@ -113,6 +113,9 @@ func (p *Pebble) Sync() error { return p.db.LogData(nil, pebble.Sync) }
 // Flush writes the memtable out as a table and waits for it.
 func (p *Pebble) Flush() error { return p.db.Flush() }
 
+// DiskUsage returns the bytes of all its files.
+func (p *Pebble) DiskUsage() uint64 { return p.db.Metrics().DiskSpaceUsage() }
+
 // Close flushes nothing but the log, and closes the database.
 func (p *Pebble) Close() error { return p.db.Close() }
 

@@ -204,7 +204,8 @@ func (n *Node) beginFresh() error {
 	}
 }
 
-// beginWith imports a checkpoint into an empty state.
+// beginWith imports a checkpoint into a state that is empty, or has an older one that the others went on
+// from meanwhile.
 func (n *Node) beginWith(cp *replica.Checkpoint) error {
 	began := time.Now()
 	if err := n.note(&beginning{Checkpoint: cp.ID}); err != nil {
@@ -214,6 +215,9 @@ func (n *Node) beginWith(cp *replica.Checkpoint) error {
 		return err
 	}
 	err := n.meet(func(ctx context.Context) error {
+		if err := kv.Clear(n.state, 't'); err != nil {
+			return err
+		}
 		if err := n.importTree(ctx, n.state, cp); err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/foreverfs/forever/cipher"
@@ -57,9 +58,20 @@ func (c controlNode) Status(context.Context) (control.Status, error) {
 	if st.Store.DiskTotal, st.Store.DiskFree, err = n.diskUsage(); err != nil {
 		return st, err
 	}
+	used, err := n.used()
+	if err != nil {
+		return st, err
+	}
+	st.Store.Used, st.Store.Quota, st.Store.Full = uint64(used), uint64(n.budget.limit.Load()), n.budget.full()
+	if n.cfg.Beside != nil {
+		st.Volumes = n.cfg.Beside()
+	}
 	rs, err := n.repl.Status()
 	if err != nil {
 		return st, err
+	}
+	if st.Store.Full {
+		st.Problems = append(st.Problems, "there is no room for more of what others write: free some space, or raise the quota (fsmount quota)")
 	}
 	if st.Store.DiskFree < lowSpace {
 		st.Problems = append(st.Problems, "the disk of the data directory is nearly full: free some space, or writing will fail")
@@ -97,7 +109,7 @@ func deviceOf(d replica.DeviceStatus) control.Device {
 	return control.Device{
 		ID: cipher.DeviceID(d.ID).String(), Name: d.Name, Role: d.Role.String(), Self: d.Self, Connected: d.Connected,
 		Addresses: d.Addrs, LastSeen: d.LastSeen, Mount: d.Mount.String(), MountSince: d.MountSince,
-		MissingBatches: d.MissingBatches, MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
+		Full: d.Full, MissingBatches: d.MissingBatches, MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
 	}
 }
 
@@ -119,9 +131,13 @@ func (c controlNode) Wait(ctx context.Context, req control.WaitRequest, fn func(
 	err := c.n.repl.Wait(ctx, want, func(p replica.Progress) {
 		fn(control.Progress{
 			Want: p.Want, Have: p.Have, MissingBatches: p.MissingBatches, MissingChunks: p.MissingChunks,
-			MissingBytes: p.MissingBytes, Connected: p.Connected,
+			MissingBytes: p.MissingBytes, Connected: p.Connected, Full: p.Full,
 		})
 	})
+	if full := (*replica.FullError)(nil); errors.As(err, &full) {
+		return &fail.Error{Kind: fail.NoSpace, Op: "not enough devices have room: " + strings.Join(full.Names, ", ") + " takes no more",
+			Next: "free space there, give the volume a greater quota (fsmount quota), or let another device in"}
+	}
 	if errors.Is(err, context.Canceled) && c.n.waiting.Err() != nil {
 		return &fail.Error{Kind: fail.NotRunning, Op: "the node is ending", Next: "start it again and repeat"}
 	}

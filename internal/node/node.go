@@ -17,10 +17,12 @@ import (
 
 	"github.com/foreverfs/forever/casstore"
 	"github.com/foreverfs/forever/cipher"
+	"github.com/foreverfs/forever/internal/control"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/replica"
+	"github.com/foreverfs/forever/transport"
 	"github.com/foreverfs/forever/volume"
 )
 
@@ -53,6 +55,14 @@ type Config struct {
 	Now func() time.Time
 	// Checkpoints says when checkpoints are made.
 	Checkpoints Checkpoints
+	// Port is what this node listens on together with others; nil: alone. Its limits
+	// take the place of those above.
+	Port *transport.Port
+	// Quota is how much of the disk a volume that is joined may use, in bytes; 0 means
+	// no limit. It is kept with the volume.
+	Quota int64
+	// Beside returns the other volumes that this process serves from the data directory; may be nil.
+	Beside func() []control.Beside
 }
 
 func (c Config) name() string {
@@ -76,6 +86,9 @@ type Node struct {
 	state   *kv.Pebble
 	store   *casstore.Store
 	recent  recent
+	budget  budget
+	sums    sums     // of files that do not change
+	noticed []string // what was damaged when the node started
 	repl    *replica.Replica
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica
@@ -116,6 +129,9 @@ func (n *Node) open() (err error) {
 	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
 		return err
 	}
+	if err := n.compareSums(); err != nil {
+		return err
+	}
 	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {
 		return err
 	}
@@ -126,6 +142,9 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
+		return err
+	}
+	if err := n.loadBudget(); err != nil {
 		return err
 	}
 	if err := n.openReplica(n.deliver); err != nil {
@@ -206,6 +225,9 @@ func (n *Node) shutdown() error {
 	}
 	if n.state != nil {
 		step("close the state", n.state.Close)
+	}
+	if n.dir != nil && n.state != nil && len(errs) == 0 {
+		step("sum files up", func() error { return n.dir.writeSums(n.sums, true) })
 	}
 	if n.dir != nil {
 		step("unlock", n.dir.Close)

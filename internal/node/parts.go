@@ -13,8 +13,8 @@ import (
 // comes before anything is put into the store. deliver is given the batches of a member; nil while there is no tree.
 func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	cfg := replica.Config{
-		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store, &n.recent},
-		Transport: tcp(n.keys, n.cfg), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
+		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store, &n.recent, &n.budget},
+		Transport: tcp(n.keys, n.cfg, n.format.Volume), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
 		Now: n.cfg.Now,
 	}
 	if n.format.Role == RoleMember {

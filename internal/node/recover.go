@@ -32,7 +32,7 @@ func Recover(ctx context.Context, cfg Config, phrase, addr string) error {
 			Volume: replica.VolumeID(recovery.Volume), Identity: k.device.Private(), KV: state, Logger: cfg.Logger, Now: cfg.Now,
 		}
 		dialAs := func(key ed25519.PrivateKey, h transport.Handshaker) (transport.Transport, error) {
-			return transport.NewTCP(transport.Config{Identity: key, Handshake: h, Logger: cfg.Logger.Named("net")})
+			return transport.NewTCP(transport.Config{Identity: key, Handshake: h, Logger: cfg.Logger.Named("net"), Name: recovery.Volume[:]})
 		}
 		err := replica.Recover(ctx, rc, dialAs, replica.Recovering{
 			Addr: addr, Key: recovery.Sign, Name: cfg.name(), Box: k.device.BoxKey(),

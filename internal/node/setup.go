@@ -89,7 +89,7 @@ func Join(ctx context.Context, cfg Config, line string) error {
 	return setUp(cfg, inv.Volume, inv.Role.String(), func(k keys, state kv.DB) error {
 		rc := replica.Config{
 			Volume: replica.VolumeID(inv.Volume), Identity: k.device.Private(), KV: state, Logger: cfg.Logger,
-			Transport: tcp(k, cfg), Now: cfg.Now,
+			Transport: tcp(k, cfg, replica.VolumeID(inv.Volume)), Now: cfg.Now,
 		}
 		err := replica.Join(ctx, rc, replica.Joining{
 			Invite: replica.Invite{
@@ -179,6 +179,9 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 		return err
 	}
 	err = fill(k, state)
+	if err == nil && cfg.Quota > 0 {
+		err = state.Update(func(tx kv.Tx) error { return putQuota(tx, cfg.Quota) })
+	}
 	if err == nil {
 		err = state.Sync()
 	}
@@ -198,11 +201,12 @@ func openState(d *dataDir, k keys, role string) (*kv.Pebble, error) {
 }
 
 // tcp makes the transport between devices.
-func tcp(k keys, cfg Config) func(transport.Handshaker) (transport.Transport, error) {
+func tcp(k keys, cfg Config, volume replica.VolumeID) func(transport.Handshaker) (transport.Transport, error) {
 	return func(h transport.Handshaker) (transport.Transport, error) {
 		return transport.NewTCP(transport.Config{
 			Identity: k.device.Private(), Handshake: h, Logger: cfg.Logger.Named("net"),
 			UploadLimit: cfg.UploadLimit, DownloadLimit: cfg.DownloadLimit,
+			Name: volume[:], Port: cfg.Port,
 		})
 	}
 }

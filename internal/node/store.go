@@ -14,6 +14,7 @@ import (
 type replicaStore struct {
 	*casstore.Store
 	recent *recent
+	budget *budget
 }
 
 var _ replica.Store = replicaStore{}
@@ -25,6 +26,19 @@ func (s replicaStore) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte,
 	}
 	return s.Store.Get(ctx, dst, id)
 }
+
+// PutVerified implements replica.Store. It keeps to the quota.
+func (s replicaStore) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (bool, error) {
+	if err := s.budget.take(len(sealed)); err != nil {
+		return false, err
+	}
+	added, err := s.Store.PutVerified(ctx, id, sealed)
+	s.budget.note(err)
+	return added, err
+}
+
+// Full implements replica.Store.
+func (s replicaStore) Full() bool { return s.budget.full() }
 
 // End implements replica.Store.
 func (s replicaStore) End() replica.Position { return replica.Position(s.Store.End().Bytes()) }

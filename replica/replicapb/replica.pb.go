@@ -2207,6 +2207,7 @@ type PushReply struct {
 	Resume        *Resume                `protobuf:"bytes,1,opt,name=resume,proto3" json:"resume,omitempty"` // first, once
 	Want          []byte                 `protobuf:"bytes,2,opt,name=want,proto3" json:"want,omitempty"`     // IDs out of offers not yet acknowledged
 	Acked         uint64                 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`  // offers up to this number are durable here
+	Full          bool                   `protobuf:"varint,4,opt,name=full,proto3" json:"full,omitempty"`    // with resume: there is no room; the stream ends when there is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2260,6 +2261,13 @@ func (x *PushReply) GetAcked() uint64 {
 		return x.Acked
 	}
 	return 0
+}
+
+func (x *PushReply) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
 }
 
 type Resume struct {
@@ -3321,11 +3329,12 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x10\n" +
 	"\x03ids\x18\x02 \x01(\fR\x03ids\x12\x14\n" +
 	"\x05sizes\x18\x03 \x03(\rR\x05sizes\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\fR\x03end\"f\n" +
+	"\x03end\x18\x04 \x01(\fR\x03end\"z\n" +
 	"\tPushReply\x12/\n" +
 	"\x06resume\x18\x01 \x01(\v2\x17.forever.replica.ResumeR\x06resume\x12\x12\n" +
 	"\x04want\x18\x02 \x01(\fR\x04want\x12\x14\n" +
-	"\x05acked\x18\x03 \x01(\x04R\x05acked\"$\n" +
+	"\x05acked\x18\x03 \x01(\x04R\x05acked\x12\x12\n" +
+	"\x04full\x18\x04 \x01(\bR\x04full\"$\n" +
 	"\x06Resume\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\fR\bposition\" \n" +
 	"\fFetchRequest\x12\x10\n" +
