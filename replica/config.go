@@ -70,6 +70,8 @@ type Config struct {
 	Listen string
 	// Advertise are further addresses others may reach this device at.
 	Advertise []string
+	// Bootstrap are addresses at which some device of the volume may answer.
+	Bootstrap []string
 	Logger    hclog.Logger // nil: none
 
 	// Admit wraps all epoch keys to a newcomer's box key, bound to info. Nil on

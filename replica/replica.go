@@ -42,6 +42,7 @@ type Replica struct {
 	unflushed map[AuthorID]struct{} // authors with envelopes to flush
 	peers     map[DeviceID]*peer
 	sessions  map[DeviceID]*session
+	hints     map[string]*hint // by address
 	listener  transport.Listener
 	// listenAddr is empty before Listen.
 	listenAddr string
@@ -110,6 +111,10 @@ func (r *Replica) initMaps() {
 	r.unflushed = map[AuthorID]struct{}{}
 	r.peers = map[DeviceID]*peer{}
 	r.sessions = map[DeviceID]*session{}
+	r.hints = map[string]*hint{}
+	for _, addr := range r.cfg.Bootstrap {
+		r.hints[addr] = &hint{stays: true}
+	}
 	r.changed = make(chan struct{})
 	r.sessionsChanged = make(chan struct{})
 	r.tallies = tallies{}

@@ -251,9 +251,12 @@ func (p *peer) retry(least, most time.Duration) {
 // dialLoop keeps dialing the devices that are not connected.
 func (r *Replica) dialLoop(ctx context.Context) {
 	for {
-		ids, pause := r.dueDials(time.Now())
+		ids, addrs, pause := r.dueDials(time.Now())
 		for _, id := range ids {
 			r.spawn(func() { r.dial(ctx, id) })
+		}
+		for _, addr := range addrs {
+			r.spawn(func() { r.follow(ctx, addr) })
 		}
 		t := time.NewTimer(pause)
 		select {
@@ -269,7 +272,7 @@ func (r *Replica) dialLoop(ctx context.Context) {
 }
 
 // dueDials returns whom to dial now, and how long to wait for the next.
-func (r *Replica) dueDials(now time.Time) (ids []DeviceID, pause time.Duration) {
+func (r *Replica) dueDials(now time.Time) (ids []DeviceID, addrs []string, pause time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pause = time.Minute
@@ -285,7 +288,8 @@ func (r *Replica) dueDials(now time.Time) (ids []DeviceID, pause time.Duration) 
 		p.dialing = true
 		ids = append(ids, id)
 	}
-	return ids, pause
+	addrs, pause = r.dueHints(now, pause)
+	return ids, addrs, pause
 }
 
 // dial tries a device's addresses in turn, and talks to it if one answers.
@@ -293,18 +297,11 @@ func (r *Replica) dial(ctx context.Context, id DeviceID) {
 	r.mu.Lock()
 	addrs := r.peer(id).addrs
 	r.mu.Unlock()
-	var conn transport.Conn
-	var err error
-	for _, addr := range addrs {
-		if conn, err = r.dialOne(ctx, addr, id); err == nil {
-			r.mu.Lock()
-			r.learnAddrs(id, []string{addr}, true)
-			r.mu.Unlock()
-			break
-		}
-		r.log.Debug("cannot reach device", "device", id, "address", addr, "error", err)
-	}
+	conn, addr, err := r.dialAny(ctx, addrs, id)
 	r.mu.Lock()
+	if err == nil {
+		r.learnAddrs(id, []string{addr}, true)
+	}
 	p := r.peer(id)
 	p.dialing = false
 	p.retry(r.cfg.RetryMin, r.cfg.RetryMax)

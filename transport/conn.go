@@ -30,6 +30,7 @@ type conn struct {
 	session any
 	dialed  bool
 	remote  string
+	local   string
 
 	wire *wire
 	mux  mux
@@ -146,6 +147,7 @@ func (c *conn) Peer() PeerID          { return c.peer }
 func (c *conn) Session() any          { return c.session }
 func (c *conn) Dialed() bool          { return c.dialed }
 func (c *conn) RemoteAddr() string    { return c.remote }
+func (c *conn) LocalAddr() string     { return c.local }
 func (c *conn) Done() <-chan struct{} { return c.done }
 
 // Close implements Conn.

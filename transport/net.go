@@ -152,7 +152,7 @@ func (t *secure) establish(ctx context.Context, raw net.Conn, conf *tls.Config, 
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{peer: peer, dialed: choose == nil, remote: raw.RemoteAddr().String()}
+	c := &conn{peer: peer, dialed: choose == nil, remote: raw.RemoteAddr().String(), local: raw.LocalAddr().String()}
 	if c.session, err = agree(ctx, &t.cfg, tc, peer, c.dialed); err != nil {
 		return nil, err
 	}

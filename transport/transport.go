@@ -67,6 +67,8 @@ type Conn interface {
 	Dialed() bool
 	// RemoteAddr is where the other side is, for log lines.
 	RemoteAddr() string
+	// LocalAddr is this side's address.
+	LocalAddr() string
 	// Open makes a stream; the other side's Accept returns it. It waits while
 	// MaxStreams of this side's are open. Every stream must be closed.
 	Open(ctx context.Context) (Stream, error)

@@ -14,6 +14,8 @@ import (
 type nodeOptions struct {
 	listen   string
 	join     string
+	peers    []string
+	lan      bool
 	readOnly bool
 	promise  string
 	locks    string
@@ -37,6 +39,8 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
 	o.flags = f
 	f.StringVar(&o.listen, "listen", ":4747", "`HOST:PORT` where peers reach this node; port 0 picks a free one")
 	f.StringVar(&o.join, "join", "", "first use only: join the volume of `INVITE` instead of creating one")
+	f.StringArrayVar(&o.peers, "peer", nil, "`HOST:PORT` at which some device of the volume may answer, whichever it is; may be repeated")
+	f.BoolVar(&o.lan, "lan", true, "find, and be found by, devices of the volume on the local network")
 	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
 	f.StringVar(&o.promise, "consistency", closeToOpen, "`MODE`: close-to-open (what a call changed, others see once it returns) or eventual (wait for nobody)")
 	f.StringVar(&o.locks, "locks", clusterLocks, "`MODE`: cluster (file locks count on all connected mounts) or local (on this one only)")
@@ -97,6 +101,11 @@ func (o *nodeOptions) check() error {
 		return &fail.Error{Kind: fail.Usage, Op: "consistency " + o.promise + " is unknown",
 			Next: "use " + closeToOpen + " or " + eventual}
 	}
+	for _, addr := range o.peers {
+		if err := node.CheckAddress(addr); err != nil {
+			return err
+		}
+	}
 	if o.locks != clusterLocks && o.locks != localLocks {
 		return &fail.Error{Kind: fail.Usage, Op: "locks " + o.locks + " is unknown",
 			Next: "use " + clusterLocks + " or " + localLocks}
@@ -107,7 +116,7 @@ func (o *nodeOptions) check() error {
 // config returns the configuration of the node in dir.
 func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
-		Dir: dir, Listen: o.listen, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
+		Dir: dir, Listen: o.listen, Peers: o.peers, LAN: o.lan, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
 		LocalLocks: o.locks == localLocks, Logger: log,
 		UploadLimit: int64(o.upload), DownloadLimit: int64(o.download),
 		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),

@@ -138,7 +138,7 @@ func (n *node) start(args ...string) {
 	if n.serves {
 		what = "serve"
 	}
-	args = append([]string{what, "--data", n.data, "--listen", n.listen}, args...)
+	args = append([]string{what, "--data", n.data, "--listen", n.listen, "--lan=false"}, args...)
 	first := n.cmd == nil
 	n.cmd = n.invocation(args)
 	n.log = &logBuffer{}

@@ -192,6 +192,9 @@ func (c controlNode) Invite(_ context.Context, req control.InviteRequest) (strin
 	}.String(), nil
 }
 
+// CheckAddress accepts what can be dialed.
+func CheckAddress(addr string) error { return checkAddresses([]string{addr}) }
+
 // checkAddresses accepts what a newcomer could dial.
 func checkAddresses(list []string) error {
 	if len(list) > cipher.MaxAddrs {

@@ -33,6 +33,10 @@ type Config struct {
 	// Listen is the TCP address where peers reach this node; empty: nowhere,
 	// it only dials.
 	Listen string
+	// Peers are addresses at which some device of the volume may answer, HOST:PORT.
+	Peers []string
+	// LAN has devices on the local network find each other.
+	LAN bool
 	// ReadOnly refuses changes from this node.
 	ReadOnly bool
 	// Eventual has nobody wait for other mounts: changes show there a moment later.
@@ -162,6 +166,7 @@ func (n *Node) open() (err error) {
 	if err := n.serveReplica(); err != nil {
 		return err
 	}
+	n.seekOnLAN()
 	if n.vol != nil {
 		n.spawn("make checkpoints", n.checkpointLoop)
 	}

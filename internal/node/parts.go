@@ -15,7 +15,7 @@ func (n *Node) openReplica(deliver func(replica.Envelope) error) (err error) {
 	cfg := replica.Config{
 		Volume: n.format.Volume, Identity: n.keys.device.Private(), KV: n.state, Store: replicaStore{n.store, &n.recent, &n.budget},
 		Transport: tcp(n.keys, n.cfg, n.format.Volume), Listen: n.cfg.Listen, Logger: n.log.Named("replica"),
-		Now: n.cfg.Now,
+		Now: n.cfg.Now, Bootstrap: n.cfg.Peers,
 	}
 	if n.format.Role == RoleMember {
 		n.epochs = newEpochs(n.keys.device, n.format.Volume)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -22,6 +23,9 @@ func TestUpgrade(t *testing.T) {
 	old := n.format
 	old.Version = 1
 	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(cfg.Dir, sumsName)); err != nil { // there were none then
 		t.Fatal(err)
 	}
 	if err := writeFormat(cfg.Dir, old); err != nil {
