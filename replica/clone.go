@@ -15,7 +15,7 @@ const clonePatience = 3 * time.Second
 
 // refusedClone is what a device hears that is already connected from elsewhere.
 func refusedClone() *RefusedError {
-	return &RefusedError{CodeClone, "the same device runs twice; one is a copy or a restored backup"}
+	return &RefusedError{Code: CodeClone, Reason: "the same device runs twice; one is a copy or a restored backup"}
 }
 
 // runsBeside reports whether a device is connected from another process than the

@@ -46,7 +46,7 @@ func dialHello(s transport.Stream, own *replicapb.Hello, volume VolumeID) (*peer
 		return nil, fmt.Errorf("await hello: %w", err)
 	}
 	if f := p.GetRefused(); f != nil {
-		return nil, &RefusedError{Code(f.GetCode()), printable(f.GetReason())}
+		return nil, &RefusedError{Code: Code(f.GetCode()), Reason: printable(f.GetReason()), peers: f.GetPeers()}
 	}
 	hello, refusal := judgeHello(&p, volume)
 	if refusal != nil {
@@ -71,7 +71,7 @@ func (r *Replica) answerHello(ctx context.Context, s transport.Stream, own *repl
 	if refusal != nil {
 		own = &replicapb.Hello{
 			Protocol: protocolVersion,
-			Refused:  &replicapb.Refused{Code: uint32(refusal.Code), Reason: refusal.Reason},
+			Refused:  &replicapb.Refused{Code: uint32(refusal.Code), Reason: refusal.Reason, Peers: refusal.peers},
 		}
 	}
 	if err := codec.Write(s, own); err != nil {
@@ -85,14 +85,14 @@ func (r *Replica) answerHello(ctx context.Context, s transport.Stream, own *repl
 
 func judgeHello(p *replicapb.Hello, volume VolumeID) (*peerHello, *RefusedError) {
 	if p.GetProtocol() != protocolVersion {
-		return nil, &RefusedError{CodeProtocol, fmt.Sprintf("protocol %d, this side speaks %d", p.GetProtocol(), protocolVersion)}
+		return nil, &RefusedError{Code: CodeProtocol, Reason: fmt.Sprintf("protocol %d, this side speaks %d", p.GetProtocol(), protocolVersion)}
 	}
 	if !bytes.Equal(p.GetVolume(), volume[:]) {
-		return nil, &RefusedError{CodeVolume, "this device holds another volume"}
+		return nil, &RefusedError{Code: CodeVolume, Reason: "this device holds another volume"}
 	}
 	instance, err := fixed16(p.GetInstance(), "instance")
 	if err != nil || p.GetPort() > 65535 {
-		return nil, &RefusedError{CodeOther, "malformed hello"}
+		return nil, &RefusedError{Code: CodeOther, Reason: "malformed hello"}
 	}
 	return &peerHello{instance: instance, port: p.GetPort(), addrs: validAddrs(p.GetAddrs())}, nil
 }
@@ -106,26 +106,29 @@ func (r *Replica) judgePeer(peer DeviceID, p *replicapb.Hello) *RefusedError {
 		refusal, err := r.letIn(peer, p.GetJoin())
 		if err != nil {
 			r.log.Error("cannot let a device in", "device", peer, "error", err)
-			return &RefusedError{CodeOther, "internal error, see the other side's log"}
+			return &RefusedError{Code: CodeOther, Reason: "internal error, see the other side's log"}
 		}
 		return refusal
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.control.isOut(peer) {
-		return &RefusedError{CodeRevoked, "this device was revoked; to take part again, it must join anew with a new data directory"}
+		return &RefusedError{Code: CodeRevoked, Reason: "this device was revoked; to take part again, it must join anew with a new data directory"}
 	}
 	switch inForce, retired := r.recoveryKey(peer); {
 	case inForce:
 		return nil
 	case retired:
-		return &RefusedError{CodeRevoked, "this recovery phrase was retired: a newer one was exported"}
+		return &RefusedError{Code: CodeRevoked, Reason: "this recovery phrase was retired: a newer one was exported"}
 	}
 	if _, ok := r.control.device(peer); !ok {
-		return &RefusedError{CodeUnknownDevice, "this device was not let in; ask for an invite"}
+		return &RefusedError{Code: CodeUnknownDevice, Reason: "this device was not let in; ask for an invite"}
+	}
+	if r.crowded(peer) {
+		return &RefusedError{Code: CodeCrowded, Reason: "this device has as many connections as it wants", peers: r.others(peer)}
 	}
 	if p := r.peers[peer]; p != nil && time.Now().Before(p.banned) {
-		return &RefusedError{CodeOther, "this device broke the protocol; it may try again in a while"}
+		return &RefusedError{Code: CodeOther, Reason: "this device broke the protocol; it may try again in a while"}
 	}
 	return nil
 }

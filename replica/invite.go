@@ -105,10 +105,10 @@ func (r *Replica) letIn(peer DeviceID, join *replicapb.Join) (*RefusedError, err
 		return nil, nil
 	}
 	if out {
-		return &RefusedError{CodeRevoked, "this device was revoked; join with a new data directory"}, nil
+		return &RefusedError{Code: CodeRevoked, Reason: "this device was revoked; join with a new data directory"}, nil
 	}
 	if !r.isMember() {
-		return &RefusedError{CodeNotMember, "this device cannot let others in; ask a member"}, nil
+		return &RefusedError{Code: CodeNotMember, Reason: "this device cannot let others in; ask a member"}, nil
 	}
 	key := inviteKey(blake3.Sum256(join.GetSecret()))
 	var rec replicapb.InviteRecord
@@ -121,7 +121,7 @@ func (r *Replica) letIn(peer DeviceID, join *replicapb.Join) (*RefusedError, err
 	}
 	d := Device{ID: peer, Name: join.GetName(), Role: Role(rec.Role), Box: join.GetBox()}
 	if CheckName(d.Name) != nil || len(d.Box) != 32 {
-		return &RefusedError{CodeOther, "the device's name or key is malformed"}, nil
+		return &RefusedError{Code: CodeOther, Reason: "the device's name or key is malformed"}, nil
 	}
 	wraps, err := r.wrapFor(d)
 	if err != nil {
@@ -134,11 +134,11 @@ func (r *Replica) letIn(peer DeviceID, join *replicapb.Join) (*RefusedError, err
 func judgeInvite(found bool, rec *replicapb.InviteRecord, join *replicapb.Join, now time.Time) *RefusedError {
 	switch {
 	case !found || rec.GetRole() != join.GetRole():
-		return &RefusedError{CodeInviteUnknown, "the invite is not known here"}
+		return &RefusedError{Code: CodeInviteUnknown, Reason: "the invite is not known here"}
 	case len(rec.GetUsedBy()) > 0:
-		return &RefusedError{CodeInviteUsed, "the invite has been used"}
+		return &RefusedError{Code: CodeInviteUsed, Reason: "the invite has been used"}
 	case !now.Before(time.UnixMilli(rec.GetExpires())):
-		return &RefusedError{CodeInviteExpired, "the invite has expired"}
+		return &RefusedError{Code: CodeInviteExpired, Reason: "the invite has expired"}
 	}
 	return nil
 }

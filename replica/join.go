@@ -40,7 +40,7 @@ func Join(ctx context.Context, cfg Config, j Joining) error {
 		return ErrVolumeExists
 	}
 	if !r.cfg.Now().Before(inv.Expires) {
-		return &RefusedError{CodeInviteExpired, "the invite has expired"}
+		return &RefusedError{Code: CodeInviteExpired, Reason: "the invite has expired"}
 	}
 	conn, addr, err := r.dialInviter(ctx, j)
 	if err != nil {

@@ -195,6 +195,7 @@ func (r *Replica) register(s *session) bool {
 	for id := range r.sessions {
 		s.gossip[id] = struct{}{}
 	}
+	r.prune()
 	r.sessionChange()
 	return true
 }
@@ -285,8 +286,11 @@ func (r *Replica) dueDials(now time.Time) (ids []DeviceID, addrs []string, pause
 			pause = min(pause, wait)
 			continue
 		}
-		p.dialing = true
 		ids = append(ids, id)
+	}
+	ids = r.wanted(ids)
+	for _, id := range ids {
+		r.peer(id).dialing = true
 	}
 	addrs, pause = r.dueHints(now, pause)
 	return ids, addrs, pause
@@ -328,12 +332,16 @@ func (r *Replica) refusedBy(id DeviceID, err error) {
 	}
 	r.mu.Lock()
 	p := r.peer(id)
-	told := p.lastErr == refused.Reason
+	told := p.lastErr == refused.Reason || refused.Code == CodeCrowded
+	if refused.Code == CodeCrowded {
+		p.elsewhere(r.cfg.RetryMax)
+	}
 	p.clone = refused.Code == CodeClone
 	p.revoked = refused.Code == CodeRevoked
 	p.lastErr = refused.Reason
 	d, _ := r.control.device(id)
 	r.mu.Unlock()
+	r.learnPeers(id, refused.peers)
 	if !told {
 		r.log.Warn("a device refuses to talk to this one", "device", d.Name, "reason", refused.Reason)
 	}

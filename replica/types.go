@@ -111,12 +111,14 @@ const (
 	CodeInviteExpired Code = 8
 	CodeNotMember     Code = 9 // asked to admit by way of a keyless replica
 	CodeRevoked       Code = 10
+	CodeCrowded       Code = 11 // has many connections already; others are to be asked
 )
 
 // RefusedError is a peer's refusal to talk, as this side learns of it.
 type RefusedError struct {
 	Code   Code
 	Reason string
+	peers  []*replicapb.Peer // who else may be asked
 }
 
 // Error implements error.
@@ -133,7 +135,7 @@ func asRefused(err error) (*RefusedError, bool) {
 	}
 	var plain *transport.Refusal
 	if errors.As(err, &plain) {
-		return &RefusedError{CodeOther, printable(plain.Reason)}, true
+		return &RefusedError{Code: CodeOther, Reason: printable(plain.Reason)}, true
 	}
 	return nil, false
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -17,7 +18,11 @@ type Memory struct {
 	link      Link
 	lines     map[*line]struct{}
 	cuts      map[[2]PeerID]bool
+	carried   atomic.Uint64
 }
+
+// Carried returns how many bytes all lines have carried, TLS and all.
+func (m *Memory) Carried() uint64 { return m.carried.Load() }
 
 // Link is what lies between two nodes of a Memory, in each direction.
 type Link struct {
@@ -100,7 +105,7 @@ func (m *Memory) connect(from, to PeerID, addr string) (near, far net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l := &line{ends: [2]PeerID{from, to}}
-	l.there, l.back = newPipe(m.link), newPipe(m.link)
+	l.there, l.back = newPipe(m.link, &m.carried), newPipe(m.link, &m.carried)
 	l.closed = func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()

@@ -34,6 +34,7 @@ type segment struct {
 // pipe carries bytes in one direction.
 type pipe struct {
 	link     Link
+	carried  *atomic.Uint64 // by all pipes
 	capacity int
 
 	mu       sync.Mutex
@@ -46,9 +47,10 @@ type pipe struct {
 	broken   bool // the reader closed
 }
 
-func newPipe(l Link) *pipe {
+func newPipe(l Link, carried *atomic.Uint64) *pipe {
 	return &pipe{
 		link:     l,
+		carried:  carried,
 		capacity: pipeBuffer + int(float64(l.Rate)*l.Delay.Seconds()),
 		changed:  make(chan struct{}),
 	}
@@ -155,6 +157,7 @@ func (p *pipe) write(b []byte, d *deadline) (n int, err error) {
 
 // put gives bytes to the link; mu is held.
 func (p *pipe) put(b []byte) {
+	p.carried.Add(uint64(len(b)))
 	t := time.Now()
 	if p.free.Before(t) {
 		p.free = t

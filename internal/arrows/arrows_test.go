@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"internal/fail":     {},
 	"internal/lease":    {},
 	"internal/lock":     {},
+	"internal/lan":      {},
 	"internal/sealedfs": {},
 	"internal/control":  {},
 	"internal/arrows":   {},
@@ -43,7 +44,7 @@ var arrows = map[string][]string{
 	"internal/accept":   {},
 	"internal/node": {
 		"chunk", "cipher", "casstore", "namespace", "transport", "replica", "volume", "fusefs",
-		"internal/control", "internal/lease", "internal/lock", "internal/sealedfs",
+		"internal/control", "internal/lan", "internal/lease", "internal/lock", "internal/sealedfs",
 	},
 	"cmd/fsmount": {"internal/node", "internal/control"},
 }

@@ -162,7 +162,7 @@ func (n *Node) vector() map[replica.AuthorID]uint64 {
 
 // isDue reports whether there should be another checkpoint: there was much work since the last
 // one. One that others have not endorsed yet is waited for, or there would be more and more of them while somebody is
-// away; unless it waits for somebody who is gone, or for this device in vain.
+// away; unless it waits for somebody who is gone, leaves somebody out who has come, or waits for this device in vain.
 func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 	if len(list) == 0 {
 		return c.grown(0) >= c.enough()
@@ -173,6 +173,12 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 	}
 	for _, d := range newest.Active {
 		if !slices.Contains(newest.Endorsed, d) && !slices.Contains(active, d) {
+			return true
+		}
+	}
+	// Nobody who knows of a device that joined meanwhile endorses it.
+	for _, d := range active {
+		if !slices.Contains(newest.Active, d) {
 			return true
 		}
 	}

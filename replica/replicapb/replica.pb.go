@@ -1682,6 +1682,7 @@ type Refused struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          uint32                 `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
 	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Peers         []*Peer                `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"` // who else may be asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1728,6 +1729,13 @@ func (x *Refused) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *Refused) GetPeers() []*Peer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
 }
 
 // Stream opens a stream: says what it is for.
@@ -3285,10 +3293,11 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x06secret\x18\x01 \x01(\fR\x06secret\x12\x10\n" +
 	"\x03box\x18\x02 \x01(\fR\x03box\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12)\n" +
-	"\x04role\x18\x04 \x01(\x0e2\x15.forever.replica.RoleR\x04role\"5\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x15.forever.replica.RoleR\x04role\"b\n" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xb2\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
+	"\x05peers\x18\x03 \x03(\v2\x15.forever.replica.PeerR\x05peers\"\xb2\x01\n" +
 	"\x06Stream\x120\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"v\n" +
 	"\x04Kind\x12\x10\n" +
@@ -3504,28 +3513,29 @@ var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	22, // 19: forever.replica.Hello.join:type_name -> forever.replica.Join
 	23, // 20: forever.replica.Hello.refused:type_name -> forever.replica.Refused
 	0,  // 21: forever.replica.Join.role:type_name -> forever.replica.Role
-	1,  // 22: forever.replica.Stream.kind:type_name -> forever.replica.Stream.Kind
-	27, // 23: forever.replica.LogMessage.state:type_name -> forever.replica.State
-	3,  // 24: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
-	3,  // 25: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
-	19, // 26: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
-	28, // 27: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
-	29, // 28: forever.replica.LogMessage.links:type_name -> forever.replica.Links
-	26, // 29: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
-	19, // 30: forever.replica.State.have:type_name -> forever.replica.Position
-	31, // 31: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
-	33, // 32: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
-	19, // 33: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
-	40, // 34: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
-	2,  // 35: forever.replica.LockItem.kind:type_name -> forever.replica.LockItem.Kind
-	41, // 36: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
-	19, // 37: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
-	0,  // 38: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
-	39, // [39:39] is the sub-list for method output_type
-	39, // [39:39] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	28, // 22: forever.replica.Refused.peers:type_name -> forever.replica.Peer
+	1,  // 23: forever.replica.Stream.kind:type_name -> forever.replica.Stream.Kind
+	27, // 24: forever.replica.LogMessage.state:type_name -> forever.replica.State
+	3,  // 25: forever.replica.LogMessage.control:type_name -> forever.replica.Signed
+	3,  // 26: forever.replica.LogMessage.envelopes:type_name -> forever.replica.Signed
+	19, // 27: forever.replica.LogMessage.acked:type_name -> forever.replica.Position
+	28, // 28: forever.replica.LogMessage.peers:type_name -> forever.replica.Peer
+	29, // 29: forever.replica.LogMessage.links:type_name -> forever.replica.Links
+	26, // 30: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
+	19, // 31: forever.replica.State.have:type_name -> forever.replica.Position
+	31, // 32: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
+	33, // 33: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
+	19, // 34: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
+	40, // 35: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
+	2,  // 36: forever.replica.LockItem.kind:type_name -> forever.replica.LockItem.Kind
+	41, // 37: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
+	19, // 38: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
+	0,  // 39: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
+	40, // [40:40] is the sub-list for method output_type
+	40, // [40:40] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_replica_replicapb_replica_proto_init() }
