@@ -91,6 +91,10 @@ type Config struct {
 	// Locks are the locks of this mount and of others; nil: a kernel keeps its own.
 	Locks Locks
 
+	// Elsewhere, if given, returns once all that was published and stored before is held by as many
+	// other devices as an fsync shall wait for. Its error is what the fsync ends with.
+	Elsewhere func(ctx context.Context) error
+
 	ReadOnly bool
 	// DiskUsage reports total and free bytes for statfs; nil means unknown.
 	DiskUsage func() (total, free uint64, err error)

@@ -148,10 +148,22 @@ func (v *Volume) fsync(ctx context.Context, in *inode) error {
 	if err := v.fsyncContent(ctx, in); err != nil {
 		return err
 	}
-	if err := v.cfg.State.Sync(); err != nil {
+	return v.syncHere(ctx)
+}
+
+// syncHere makes what is in the state durable on this device, and sees to it that others hold it where that is wanted.
+func (v *Volume) syncHere(ctx context.Context) error {
+	if v.cfg.Elsewhere == nil {
+		if err := v.cfg.State.Sync(); err != nil {
+			return fmt.Errorf("flush the state: %w", err)
+		}
+		return nil
+	}
+	_, err := v.cutBatch()
+	if err = errors.Join(err, v.cfg.State.Sync()); err != nil {
 		return fmt.Errorf("flush the state: %w", err)
 	}
-	return nil
+	return v.cfg.Elsewhere(ctx)
 }
 
 // fsyncContent puts the file's content into the state: as a journal record if
@@ -168,8 +180,10 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 	if gone, err := v.orphan(in); gone || err != nil {
 		return err
 	}
-	if done, err := v.journal(in); done || err != nil {
-		return err
+	if v.cfg.Elsewhere == nil { // others do not see the journal
+		if done, err := v.journal(in); done || err != nil {
+			return err
+		}
 	}
 	if err := v.prepare(ctx, in); err != nil {
 		return err

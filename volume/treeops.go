@@ -519,13 +519,8 @@ func (v *Volume) Removexattr(ctx context.Context, ino uint64, name string) error
 }
 
 // FsyncDir makes the directory's entries, and every op before, durable.
-func (v *Volume) FsyncDir(_ context.Context, ino uint64) error {
-	return v.with(ino, func(*inode) error {
-		if err := v.cfg.State.Sync(); err != nil {
-			return fmt.Errorf("flush the state: %w", err)
-		}
-		return nil
-	})
+func (v *Volume) FsyncDir(ctx context.Context, ino uint64) error {
+	return v.with(ino, func(*inode) error { return v.syncHere(ctx) })
 }
 
 // Count returns the number of files and of directories, and the size of all files in bytes.

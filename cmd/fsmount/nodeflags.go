@@ -16,6 +16,7 @@ type nodeOptions struct {
 	join     string
 	peers    []string
 	lan      bool
+	sync     int
 	readOnly bool
 	promise  string
 	locks    string
@@ -44,6 +45,7 @@ func (o *nodeOptions) addFlags(f *pflag.FlagSet) {
 	f.BoolVar(&o.readOnly, "read-only", false, "change nothing from this mount; what others change arrives")
 	f.StringVar(&o.promise, "consistency", closeToOpen, "`MODE`: close-to-open (what a call changed, others see once it returns) or eventual (wait for nobody)")
 	f.StringVar(&o.locks, "locks", clusterLocks, "`MODE`: cluster (file locks count on all connected mounts) or local (on this one only)")
+	f.IntVar(&o.sync, "sync-replicas", 0, "have fsync wait until `N` other devices hold the data, and fail after 30 s")
 	f.Var(&o.upload, "upload-limit", "send no more than `RATE` bytes per second to other devices, all together: 2MB, 500K (default no limit)")
 	f.Var(&o.download, "download-limit", "take no more than `RATE` bytes per second from them")
 	f.BoolVar(&o.daemon, "daemon", false, "return as soon as the node is usable, and log to DIR/log")
@@ -101,6 +103,9 @@ func (o *nodeOptions) check() error {
 		return &fail.Error{Kind: fail.Usage, Op: "consistency " + o.promise + " is unknown",
 			Next: "use " + closeToOpen + " or " + eventual}
 	}
+	if o.sync < 0 {
+		return &fail.Error{Kind: fail.Usage, Op: "--sync-replicas cannot be negative"}
+	}
 	for _, addr := range o.peers {
 		if err := node.CheckAddress(addr); err != nil {
 			return err
@@ -116,7 +121,7 @@ func (o *nodeOptions) check() error {
 // config returns the configuration of the node in dir.
 func (o *nodeOptions) config(dir string, log hclog.Logger) node.Config {
 	return node.Config{
-		Dir: dir, Listen: o.listen, Peers: o.peers, LAN: o.lan, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
+		Dir: dir, Listen: o.listen, Peers: o.peers, LAN: o.lan, SyncReplicas: o.sync, ReadOnly: o.readOnly, Eventual: o.promise == eventual,
 		LocalLocks: o.locks == localLocks, Logger: log,
 		UploadLimit: int64(o.upload), DownloadLimit: int64(o.download),
 		Passphrase: passphrase, Version: versionString(), Now: wallClock(), Checkpoints: checkpoints(),

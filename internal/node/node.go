@@ -62,6 +62,8 @@ type Config struct {
 	// Port is what this node listens on together with others; nil: alone. Its limits
 	// take the place of those above.
 	Port *transport.Port
+	// SyncReplicas is how many other devices an fsync waits for; 0: none.
+	SyncReplicas int
 	// Quota is how much of the disk a volume that is joined may use, in bytes; 0 means
 	// no limit. It is kept with the volume.
 	Quota int64

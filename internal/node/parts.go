@@ -66,6 +66,7 @@ func (n *Node) openVolume() error {
 		Logger:    n.log.Named("volume"),
 		ReadOnly:  n.cfg.ReadOnly,
 		DiskUsage: n.diskUsage,
+		Elsewhere: n.elsewhere(),
 		Now:       n.cfg.Now,
 	})
 	if err != nil {
