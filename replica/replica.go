@@ -43,6 +43,7 @@ type Replica struct {
 	peers     map[DeviceID]*peer
 	sessions  map[DeviceID]*session
 	hints     map[string]*hint // by address
+	splices   int              // that this device serves
 	listener  transport.Listener
 	// listenAddr is empty before Listen.
 	listenAddr string

@@ -121,7 +121,7 @@ func (r *Replica) follow(ctx context.Context, addr string) {
 		r.log.Debug("nobody of the volume answers", "address", addr, "error", err)
 		return
 	}
-	r.converse(conn, r.meet(conn))
+	r.converse(conn, r.meet(conn, DeviceID{}))
 }
 
 // dialAny tries the addresses of a device, each a little after the one before, and returns the

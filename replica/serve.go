@@ -94,14 +94,14 @@ func (r *Replica) acceptLoop(ctx context.Context) {
 			}
 			continue
 		}
-		s := r.meet(conn) // here, so that of two the later counts as the later
+		s := r.meet(conn, DeviceID{}) // here, so that of two the later counts as the later
 		r.spawn(func() { r.converse(conn, s) })
 	}
 }
 
 // meet makes a session of a connection that passed the handshake, or returns
 // nil if it is not to be used.
-func (r *Replica) meet(conn transport.Conn) *session {
+func (r *Replica) meet(conn transport.Conn, via DeviceID) *session {
 	hello, ok := conn.Session().(*peerHello)
 	if !ok {
 		return nil
@@ -112,6 +112,7 @@ func (r *Replica) meet(conn transport.Conn) *session {
 	default:
 	}
 	s := newSession(r, conn, hello)
+	s.via = via
 	r.mu.Lock()
 	s.guest, _ = r.recoveryKey(s.peer)
 	r.mu.Unlock()
@@ -182,7 +183,7 @@ func (r *Replica) register(s *session) bool {
 	}
 	s.name = d.Name
 	if old := r.sessions[s.peer]; old != nil {
-		if !s.replaces(old) {
+		if !s.direct() && old.direct() || s.direct() == old.direct() && !s.replaces(old) {
 			return false
 		}
 		old.end("replaced by another connection")
@@ -279,7 +280,8 @@ func (r *Replica) dueDials(now time.Time) (ids []DeviceID, addrs []string, pause
 	pause = time.Minute
 	for id, p := range r.peers {
 		_, known := r.control.device(id)
-		if !known || p.dialing || id == r.self || r.sessions[id] != nil || len(p.addrs) == 0 {
+		if s := r.sessions[id]; !known || p.dialing || id == r.self || s != nil && s.direct() ||
+			len(p.addrs) == 0 && (s != nil || len(r.sessions) == 0) {
 			continue
 		}
 		if wait := p.due.Sub(now); wait > 0 {
@@ -301,7 +303,7 @@ func (r *Replica) dial(ctx context.Context, id DeviceID) {
 	r.mu.Lock()
 	addrs := r.peer(id).addrs
 	r.mu.Unlock()
-	conn, addr, err := r.dialAny(ctx, addrs, id)
+	conn, addr, err := r.dialBoth(ctx, addrs, id)
 	r.mu.Lock()
 	if err == nil {
 		r.learnAddrs(id, []string{addr}, true)
@@ -315,7 +317,7 @@ func (r *Replica) dial(ctx context.Context, id DeviceID) {
 		r.refusedBy(id, err)
 		return
 	}
-	r.converse(conn, r.meet(conn))
+	r.converse(conn, r.meet(conn, DeviceID{}))
 }
 
 func (r *Replica) dialOne(ctx context.Context, addr string, id DeviceID) (transport.Conn, error) {

@@ -29,7 +29,8 @@ type session struct {
 	name   string
 	hello  *peerHello
 	began  time.Time
-	guest  bool // the holder of the recovery phrase, who is no device
+	guest  bool     // the holder of the recovery phrase, who is no device
+	via    DeviceID // whom the connection goes through; zero: it is direct
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
@@ -54,6 +55,7 @@ type session struct {
 	outrun  []*replicapb.Outrun   // to be sent
 	lacking []Item                // to be offered, whatever the peer's position
 	dropped map[AuthorID]droppedAt
+	splices int // streams of it that are led on, or come from others
 }
 
 // droppedAt is a batch of a device that is out, which did not count when it came.
@@ -204,6 +206,10 @@ func (s *session) serveStream(st *stream) error {
 		if s.sharesLocks() {
 			return s.takeLocks(st)
 		}
+	case replicapb.Stream_KIND_SPLICE:
+		return s.serveSplice(st)
+	case replicapb.Stream_KIND_SPLICED:
+		return s.takeSplice(st)
 	case replicapb.Stream_KIND_COMPARE:
 		err := s.serveCompare(st)
 		if errors.Is(err, io.EOF) {

@@ -41,7 +41,8 @@ type DeviceStatus struct {
 	MissingBatches uint64
 	MissingChunks  uint64
 	MissingBytes   uint64
-	Full           bool // it takes no more chunks
+	Full           bool   // it takes no more chunks
+	Via            string // name of the device that the connection goes through; empty: it is direct
 	clone, revoked bool
 }
 
@@ -110,7 +111,11 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	}
 	r.mu.Lock()
 	p := r.peer(d.ID)
-	ds.Connected = r.sessions[d.ID] != nil
+	if s := r.sessions[d.ID]; s != nil {
+		ds.Connected = true
+		through, _ := r.control.known(s.via)
+		ds.Via = through.Name
+	}
 	ds.Addrs = slices.Clone(p.addrs)
 	ds.LastSeen = p.lastSeen
 	ds.clone, ds.revoked, ds.Full = p.clone, p.revoked, p.full

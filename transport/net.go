@@ -119,6 +119,28 @@ func (t *secure) Dial(ctx context.Context, addr string, peer PeerID) (Conn, erro
 	return c, nil
 }
 
+// DialOver implements Transport.
+func (t *secure) DialOver(ctx context.Context, raw net.Conn, peer PeerID) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.HandshakeTimeout)
+	defer cancel()
+	c, err := t.establish(ctx, raw, tlsConfig(t.cert, &peer), nil)
+	if err != nil {
+		return nil, fmt.Errorf("dial over a connection: %w", err)
+	}
+	return c, nil
+}
+
+// AcceptOver implements Transport.
+func (t *secure) AcceptOver(ctx context.Context, raw net.Conn) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.HandshakeTimeout)
+	defer cancel()
+	c, err := t.establish(ctx, raw, tlsConfig(t.cert, nil), func() *secure { return t })
+	if err != nil {
+		return nil, fmt.Errorf("accept over a connection: %w", err)
+	}
+	return c, nil
+}
+
 // establish takes raw over and makes a Conn of it, or closes it. If choose is given, raw was
 // accepted, and who was dialed may be another transport of the same Port, which choose
 // returns once conf has been used.

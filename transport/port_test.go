@@ -53,16 +53,18 @@ func TestPort(t *testing.T) {
 	}
 	arrives := func(at, dialer string, peer PeerID) {
 		t.Helper()
-		got := make(chan error, 1)
+		got, done := make(chan error, 1), make(chan struct{})
+		defer close(done)
 		go func() {
 			c, err := listeners[at].Accept(ctx)
 			if err == nil && c.Session() != at {
 				err = fmt.Errorf("%s gets a connection that %v agreed to", at, c.Session())
 			}
-			if err == nil {
-				defer c.Close()
-			}
 			got <- err
+			if c != nil {
+				<-done
+				c.Close()
+			}
 		}()
 		c, err := mk(dialer, nil).Dial(ctx, addr, peer)
 		if err != nil {

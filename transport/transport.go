@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net"
 	"time"
 )
 
@@ -103,6 +104,10 @@ type Transport interface {
 	// fails with a *Refusal if either side's Handshaker says no, ErrWrongPeer if
 	// another key answers, and ErrNoPeer if something else does.
 	Dial(ctx context.Context, addr string, peer PeerID) (Conn, error)
+	// DialOver and AcceptOver make a connection over one that leads to the peer already, as
+	// through a third device: the two ends of it. They take raw over, and close it if they fail.
+	DialOver(ctx context.Context, raw net.Conn, peer PeerID) (Conn, error)
+	AcceptOver(ctx context.Context, raw net.Conn) (Conn, error)
 }
 
 // Handshaker decides on a new connection to a peer that has proved its key. Both

@@ -161,6 +161,8 @@ func deviceState(d control.Device) string {
 	switch {
 	case d.Self:
 		return "this device"
+	case d.Connected && d.Via != "":
+		return "connected via " + d.Via
 	case d.Connected && d.Full:
 		return "connected, has no room for more"
 	case d.Connected && d.Mount == "disconnected":

@@ -114,6 +114,8 @@ type Device struct {
 	// once: "connected" or "disconnected", since MountSince; empty if that was never tried.
 	Mount      string    `json:"mount,omitempty"`
 	MountSince time.Time `json:"mount_since,omitzero"`
+	// Via names the device that the connection goes through; empty if it is direct.
+	Via string `json:"via,omitempty"`
 	// Full says that the device takes no more chunks: its disk is full, or the volume's quota there.
 	Full bool `json:"full,omitempty"`
 	// What of this node's data the device has not acknowledged yet.

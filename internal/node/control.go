@@ -109,7 +109,7 @@ func deviceOf(d replica.DeviceStatus) control.Device {
 	return control.Device{
 		ID: cipher.DeviceID(d.ID).String(), Name: d.Name, Role: d.Role.String(), Self: d.Self, Connected: d.Connected,
 		Addresses: d.Addrs, LastSeen: d.LastSeen, Mount: d.Mount.String(), MountSince: d.MountSince,
-		Full: d.Full, MissingBatches: d.MissingBatches, MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
+		Via: d.Via, Full: d.Full, MissingBatches: d.MissingBatches, MissingChunks: d.MissingChunks, MissingBytes: d.MissingBytes,
 	}
 }
 

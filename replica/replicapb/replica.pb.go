@@ -82,6 +82,8 @@ const (
 	Stream_KIND_FETCH   Stream_Kind = 3
 	Stream_KIND_LEASE   Stream_Kind = 4
 	Stream_KIND_LOCK    Stream_Kind = 5
+	Stream_KIND_SPLICE  Stream_Kind = 6 // asks for a stream that leads on to a third device
+	Stream_KIND_SPLICED Stream_Kind = 7 // is one that comes from a third device
 	Stream_KIND_COMPARE Stream_Kind = 8
 )
 
@@ -94,6 +96,8 @@ var (
 		3: "KIND_FETCH",
 		4: "KIND_LEASE",
 		5: "KIND_LOCK",
+		6: "KIND_SPLICE",
+		7: "KIND_SPLICED",
 		8: "KIND_COMPARE",
 	}
 	Stream_Kind_value = map[string]int32{
@@ -103,6 +107,8 @@ var (
 		"KIND_FETCH":   3,
 		"KIND_LEASE":   4,
 		"KIND_LOCK":    5,
+		"KIND_SPLICE":  6,
+		"KIND_SPLICED": 7,
 		"KIND_COMPARE": 8,
 	}
 )
@@ -186,7 +192,7 @@ func (x LockItem_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LockItem_Kind.Descriptor instead.
 func (LockItem_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37, 0}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39, 0}
 }
 
 // Signed is a body and its signature; the hash of the body is its name.
@@ -2209,6 +2215,96 @@ func (x *Offer) GetEnd() []byte {
 	return nil
 }
 
+// Splice is the first message of a splice stream, and of a spliced one.
+type Splice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Device        []byte                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"` // whom it shall lead to; or who is at its other end
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Splice) Reset() {
+	*x = Splice{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Splice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Splice) ProtoMessage() {}
+
+func (x *Splice) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Splice.ProtoReflect.Descriptor instead.
+func (*Splice) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Splice) GetDevice() []byte {
+	if x != nil {
+		return x.Device
+	}
+	return nil
+}
+
+// SpliceReply answers it. After a yes the stream carries the bytes of the two ends.
+type SpliceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refused       string                 `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"` // why not; empty: yes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpliceReply) Reset() {
+	*x = SpliceReply{}
+	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpliceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpliceReply) ProtoMessage() {}
+
+func (x *SpliceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpliceReply.ProtoReflect.Descriptor instead.
+func (*SpliceReply) Descriptor() ([]byte, []int) {
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *SpliceReply) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // PushReply goes back from the side that is given chunks.
 type PushReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2222,7 +2318,7 @@ type PushReply struct {
 
 func (x *PushReply) Reset() {
 	*x = PushReply{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2330,7 @@ func (x *PushReply) String() string {
 func (*PushReply) ProtoMessage() {}
 
 func (x *PushReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[29]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2343,7 @@ func (x *PushReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushReply.ProtoReflect.Descriptor instead.
 func (*PushReply) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{29}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PushReply) GetResume() *Resume {
@@ -2287,7 +2383,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2395,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[30]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2408,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{30}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Resume) GetPosition() []byte {
@@ -2332,7 +2428,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2344,7 +2440,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[31]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2357,7 +2453,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{31}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FetchRequest) GetIds() []byte {
@@ -2378,7 +2474,7 @@ type FetchReply struct {
 
 func (x *FetchReply) Reset() {
 	*x = FetchReply{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2390,7 +2486,7 @@ func (x *FetchReply) String() string {
 func (*FetchReply) ProtoMessage() {}
 
 func (x *FetchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[32]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2403,7 +2499,7 @@ func (x *FetchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchReply.ProtoReflect.Descriptor instead.
 func (*FetchReply) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{32}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FetchReply) GetId() []byte {
@@ -2430,7 +2526,7 @@ type CompareRequest struct {
 
 func (x *CompareRequest) Reset() {
 	*x = CompareRequest{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2442,7 +2538,7 @@ func (x *CompareRequest) String() string {
 func (*CompareRequest) ProtoMessage() {}
 
 func (x *CompareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[33]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2455,7 +2551,7 @@ func (x *CompareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareRequest.ProtoReflect.Descriptor instead.
 func (*CompareRequest) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{33}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CompareRequest) GetPrefixes() []byte {
@@ -2477,7 +2573,7 @@ type CompareReply struct {
 
 func (x *CompareReply) Reset() {
 	*x = CompareReply{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2489,7 +2585,7 @@ func (x *CompareReply) String() string {
 func (*CompareReply) ProtoMessage() {}
 
 func (x *CompareReply) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[34]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2502,7 +2598,7 @@ func (x *CompareReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareReply.ProtoReflect.Descriptor instead.
 func (*CompareReply) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{34}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CompareReply) GetIds() []byte {
@@ -2555,7 +2651,7 @@ type LeaseMessage struct {
 
 func (x *LeaseMessage) Reset() {
 	*x = LeaseMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2567,7 +2663,7 @@ func (x *LeaseMessage) String() string {
 func (*LeaseMessage) ProtoMessage() {}
 
 func (x *LeaseMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[35]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,7 +2676,7 @@ func (x *LeaseMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseMessage.ProtoReflect.Descriptor instead.
 func (*LeaseMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{35}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LeaseMessage) GetLog() []byte {
@@ -2734,7 +2830,7 @@ type LockMessage struct {
 
 func (x *LockMessage) Reset() {
 	*x = LockMessage{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2746,7 +2842,7 @@ func (x *LockMessage) String() string {
 func (*LockMessage) ProtoMessage() {}
 
 func (x *LockMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[36]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2759,7 +2855,7 @@ func (x *LockMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockMessage.ProtoReflect.Descriptor instead.
 func (*LockMessage) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{36}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LockMessage) GetLog() []byte {
@@ -2833,7 +2929,7 @@ type LockItem struct {
 
 func (x *LockItem) Reset() {
 	*x = LockItem{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +2941,7 @@ func (x *LockItem) String() string {
 func (*LockItem) ProtoMessage() {}
 
 func (x *LockItem) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[37]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +2954,7 @@ func (x *LockItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockItem.ProtoReflect.Descriptor instead.
 func (*LockItem) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{37}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LockItem) GetKind() LockItem_Kind {
@@ -2916,7 +3012,7 @@ type LockRange struct {
 
 func (x *LockRange) Reset() {
 	*x = LockRange{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2928,7 +3024,7 @@ func (x *LockRange) String() string {
 func (*LockRange) ProtoMessage() {}
 
 func (x *LockRange) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[38]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2941,7 +3037,7 @@ func (x *LockRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockRange.ProtoReflect.Descriptor instead.
 func (*LockRange) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{38}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *LockRange) GetFlock() bool {
@@ -2987,7 +3083,7 @@ type PeerRecord struct {
 
 func (x *PeerRecord) Reset() {
 	*x = PeerRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3095,7 @@ func (x *PeerRecord) String() string {
 func (*PeerRecord) ProtoMessage() {}
 
 func (x *PeerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[39]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3108,7 @@ func (x *PeerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRecord.ProtoReflect.Descriptor instead.
 func (*PeerRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{39}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *PeerRecord) GetAddrs() []string {
@@ -3069,7 +3165,7 @@ type InviteRecord struct {
 
 func (x *InviteRecord) Reset() {
 	*x = InviteRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3081,7 +3177,7 @@ func (x *InviteRecord) String() string {
 func (*InviteRecord) ProtoMessage() {}
 
 func (x *InviteRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[40]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3190,7 @@ func (x *InviteRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InviteRecord.ProtoReflect.Descriptor instead.
 func (*InviteRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{40}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *InviteRecord) GetRole() Role {
@@ -3130,7 +3226,7 @@ type HeadRecord struct {
 
 func (x *HeadRecord) Reset() {
 	*x = HeadRecord{}
-	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3142,7 +3238,7 @@ func (x *HeadRecord) String() string {
 func (*HeadRecord) ProtoMessage() {}
 
 func (x *HeadRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_replica_replicapb_replica_proto_msgTypes[41]
+	mi := &file_replica_replicapb_replica_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3155,7 +3251,7 @@ func (x *HeadRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeadRecord.ProtoReflect.Descriptor instead.
 func (*HeadRecord) Descriptor() ([]byte, []int) {
-	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{41}
+	return file_replica_replicapb_replica_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *HeadRecord) GetSeq() uint64 {
@@ -3297,9 +3393,9 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\aRefused\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\rR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12+\n" +
-	"\x05peers\x18\x03 \x03(\v2\x15.forever.replica.PeerR\x05peers\"\xb2\x01\n" +
+	"\x05peers\x18\x03 \x03(\v2\x15.forever.replica.PeerR\x05peers\"\xd6\x01\n" +
 	"\x06Stream\x120\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"v\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1c.forever.replica.Stream.KindR\x04kind\"\x99\x01\n" +
 	"\x04Kind\x12\x10\n" +
 	"\fKIND_UNKNOWN\x10\x00\x12\f\n" +
 	"\bKIND_LOG\x10\x01\x12\r\n" +
@@ -3308,7 +3404,9 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"KIND_FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"KIND_LEASE\x10\x04\x12\r\n" +
-	"\tKIND_LOCK\x10\x05\x12\x10\n" +
+	"\tKIND_LOCK\x10\x05\x12\x0f\n" +
+	"\vKIND_SPLICE\x10\x06\x12\x10\n" +
+	"\fKIND_SPLICED\x10\a\x12\x10\n" +
 	"\fKIND_COMPARE\x10\b\"\xe1\x02\n" +
 	"\n" +
 	"LogMessage\x12,\n" +
@@ -3338,7 +3436,11 @@ const file_replica_replicapb_replica_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x10\n" +
 	"\x03ids\x18\x02 \x01(\fR\x03ids\x12\x14\n" +
 	"\x05sizes\x18\x03 \x03(\rR\x05sizes\x12\x10\n" +
-	"\x03end\x18\x04 \x01(\fR\x03end\"z\n" +
+	"\x03end\x18\x04 \x01(\fR\x03end\" \n" +
+	"\x06Splice\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\fR\x06device\"'\n" +
+	"\vSpliceReply\x12\x18\n" +
+	"\arefused\x18\x01 \x01(\tR\arefused\"z\n" +
 	"\tPushReply\x12/\n" +
 	"\x06resume\x18\x01 \x01(\v2\x17.forever.replica.ResumeR\x06resume\x12\x12\n" +
 	"\x04want\x18\x02 \x01(\fR\x04want\x12\x14\n" +
@@ -3442,7 +3544,7 @@ func file_replica_replicapb_replica_proto_rawDescGZIP() []byte {
 }
 
 var file_replica_replicapb_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_replica_replicapb_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_replica_replicapb_replica_proto_goTypes = []any{
 	(Role)(0),              // 0: forever.replica.Role
 	(Stream_Kind)(0),       // 1: forever.replica.Stream.Kind
@@ -3476,19 +3578,21 @@ var file_replica_replicapb_replica_proto_goTypes = []any{
 	(*Links)(nil),          // 29: forever.replica.Links
 	(*PushMessage)(nil),    // 30: forever.replica.PushMessage
 	(*Offer)(nil),          // 31: forever.replica.Offer
-	(*PushReply)(nil),      // 32: forever.replica.PushReply
-	(*Resume)(nil),         // 33: forever.replica.Resume
-	(*FetchRequest)(nil),   // 34: forever.replica.FetchRequest
-	(*FetchReply)(nil),     // 35: forever.replica.FetchReply
-	(*CompareRequest)(nil), // 36: forever.replica.CompareRequest
-	(*CompareReply)(nil),   // 37: forever.replica.CompareReply
-	(*LeaseMessage)(nil),   // 38: forever.replica.LeaseMessage
-	(*LockMessage)(nil),    // 39: forever.replica.LockMessage
-	(*LockItem)(nil),       // 40: forever.replica.LockItem
-	(*LockRange)(nil),      // 41: forever.replica.LockRange
-	(*PeerRecord)(nil),     // 42: forever.replica.PeerRecord
-	(*InviteRecord)(nil),   // 43: forever.replica.InviteRecord
-	(*HeadRecord)(nil),     // 44: forever.replica.HeadRecord
+	(*Splice)(nil),         // 32: forever.replica.Splice
+	(*SpliceReply)(nil),    // 33: forever.replica.SpliceReply
+	(*PushReply)(nil),      // 34: forever.replica.PushReply
+	(*Resume)(nil),         // 35: forever.replica.Resume
+	(*FetchRequest)(nil),   // 36: forever.replica.FetchRequest
+	(*FetchReply)(nil),     // 37: forever.replica.FetchReply
+	(*CompareRequest)(nil), // 38: forever.replica.CompareRequest
+	(*CompareReply)(nil),   // 39: forever.replica.CompareReply
+	(*LeaseMessage)(nil),   // 40: forever.replica.LeaseMessage
+	(*LockMessage)(nil),    // 41: forever.replica.LockMessage
+	(*LockItem)(nil),       // 42: forever.replica.LockItem
+	(*LockRange)(nil),      // 43: forever.replica.LockRange
+	(*PeerRecord)(nil),     // 44: forever.replica.PeerRecord
+	(*InviteRecord)(nil),   // 45: forever.replica.InviteRecord
+	(*HeadRecord)(nil),     // 46: forever.replica.HeadRecord
 }
 var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	5,  // 0: forever.replica.ControlEntry.genesis:type_name -> forever.replica.Genesis
@@ -3524,11 +3628,11 @@ var file_replica_replicapb_replica_proto_depIdxs = []int32{
 	26, // 30: forever.replica.LogMessage.outrun:type_name -> forever.replica.Outrun
 	19, // 31: forever.replica.State.have:type_name -> forever.replica.Position
 	31, // 32: forever.replica.PushMessage.offer:type_name -> forever.replica.Offer
-	33, // 33: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
+	35, // 33: forever.replica.PushReply.resume:type_name -> forever.replica.Resume
 	19, // 34: forever.replica.LeaseMessage.need:type_name -> forever.replica.Position
-	40, // 35: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
+	42, // 35: forever.replica.LockMessage.items:type_name -> forever.replica.LockItem
 	2,  // 36: forever.replica.LockItem.kind:type_name -> forever.replica.LockItem.Kind
-	41, // 37: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
+	43, // 37: forever.replica.LockItem.locks:type_name -> forever.replica.LockRange
 	19, // 38: forever.replica.PeerRecord.acked:type_name -> forever.replica.Position
 	0,  // 39: forever.replica.InviteRecord.role:type_name -> forever.replica.Role
 	40, // [40:40] is the sub-list for method output_type
@@ -3562,7 +3666,7 @@ func file_replica_replicapb_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_replica_replicapb_replica_proto_rawDesc), len(file_replica_replicapb_replica_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
