@@ -66,6 +66,9 @@ func (t *Tree) Cut() ([]byte, error) {
 		ops = protowire.AppendBytes(ops, v[16:])
 		return len(ops) < cutSize && c.hi-t.pendLo < cutOps
 	})
+	if c.hi == t.pendLo && inner == nil { // or who wants to have none pending would go on for ever
+		inner = fmt.Errorf("read pending op %d: %w", c.hi, ErrDamaged)
+	}
 	if err := errors.Join(inner, err); err != nil {
 		return nil, fmt.Errorf("cut a batch: %w", err)
 	}
