@@ -121,6 +121,9 @@ func (r *Replica) mayWriteIn(epoch EpochID) error {
 	if s == nil || s.opened == nil {
 		return invalid("epoch %x is not in the control log", epoch)
 	}
+	if current, found := r.control.currentEpoch(); found && current == epoch {
+		return nil
+	}
 	if _, in := r.control.device(r.self); in && r.control.leaked(s) {
 		return ErrEpochLeft
 	}

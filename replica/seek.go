@@ -17,6 +17,9 @@ const (
 	maxHints = 64
 )
 
+// errNoAddress says that nobody knows where a device is.
+var errNoAddress = errors.New("no address of the device is known")
+
 // hint is an address at which some device of the volume may answer.
 type hint struct {
 	stays   bool // was given by the user
@@ -150,6 +153,9 @@ func (r *Replica) dialAny(ctx context.Context, addrs []string, id DeviceID) (tra
 				}
 			}
 		})
+	}
+	if len(addrs) == 0 {
+		return nil, "", errNoAddress
 	}
 	var errs []error
 	for next < len(addrs) || under > 0 {

@@ -278,9 +278,9 @@ func (r *Replica) dueDials(now time.Time) (ids []DeviceID, addrs []string, pause
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pause = time.Minute
-	for id, p := range r.peers {
-		_, known := r.control.device(id)
-		if s := r.sessions[id]; !known || p.dialing || id == r.self || s != nil && s.direct() ||
+	for id, d := range r.control.devices {
+		p := r.peer(id)
+		if s := r.sessions[id]; d.out() || p.dialing || id == r.self || s != nil && s.direct() ||
 			len(p.addrs) == 0 && (s != nil || len(r.sessions) == 0) {
 			continue
 		}
