@@ -42,6 +42,7 @@ accept:
 	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h -run 'TestConvergence$$|TestModel|TestLateOp' ./namespace/
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h -run TestSimulation ./internal/lease/ ./internal/lock/
+	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h -run TestManyDevices ./replica/
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h ./internal/accept/
 
 check:
