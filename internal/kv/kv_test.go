@@ -297,14 +297,109 @@ func TestModel(t *testing.T) {
 		model := map[string]string{}
 		for i := range 400 {
 			randomUpdate(t, rng, db, model)
-			if i%40 == 0 {
+			if rng.IntN(10) == 0 { // what comes later lies over what is in the database
+				if err := db.Sync(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if i%20 == 0 {
 				if diff := cmp.Diff(model, contents(t, db)); diff != "" {
 					t.Fatal(diff)
 				}
+				compareRange(t, rng, db, model)
 			}
 		}
 		if diff := cmp.Diff(model, contents(t, db)); diff != "" {
 			t.Fatal(diff)
+		}
+	})
+}
+
+// compareRange compares a range, inside an update that has written to it, with the model.
+func compareRange(t testing.TB, rng *rand.Rand, db kv.DB, model map[string]string) {
+	t.Helper()
+	lo, hi := fmt.Sprintf("key%02d", rng.IntN(40)), fmt.Sprintf("key%02d", rng.IntN(40))
+	want := map[string]string{}
+	for k, v := range model {
+		if k >= lo && k < hi {
+			want[k] = v
+		}
+	}
+	undo := errors.New("undo")
+	err := db.Update(func(tx kv.Tx) error {
+		gone, made := fmt.Sprintf("key%02d", rng.IntN(40)), fmt.Sprintf("key%02d", rng.IntN(40))
+		if err := errors.Join(tx.Delete([]byte(gone)), tx.Put([]byte(made), []byte("made"))); err != nil {
+			return err
+		}
+		delete(want, gone)
+		if made >= lo && made < hi {
+			want[made] = "made"
+		}
+		got := map[string]string{}
+		last := ""
+		err := tx.Scan([]byte(lo), []byte(hi), func(k, v []byte) bool {
+			if string(k) <= last {
+				t.Fatalf("%q after %q", k, last)
+			}
+			last = string(k)
+			got[last] = string(v)
+			return true
+		})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%q to %q: %s", lo, hi, diff)
+		}
+		return errors.Join(err, undo)
+	})
+	if !errors.Is(err, undo) {
+		t.Fatal(err)
+	}
+}
+
+// TestReadersBesideUpdates: a scan sees each update whole or not at all while updates go from
+// memory into the database beside it.
+func TestReadersBesideUpdates(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		const keys, rounds = 20, 300
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		done := make(chan struct{})
+		wg.Go(func() {
+			for range rounds {
+				if err := db.Sync(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			defer close(done)
+			for r := range rounds {
+				update(t, db, func(tx kv.Tx) error {
+					for k := range keys {
+						if err := tx.Put(fmt.Appendf(nil, "k%02d", k), fmt.Append(nil, r)); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+		})
+		for last := -1; ; {
+			seen := map[string]int{}
+			if err := db.Scan(nil, nil, func(_, v []byte) bool { seen[string(v)]++; return true }); err != nil {
+				t.Fatal(err)
+			}
+			for v, n := range seen {
+				r, _ := strconv.Atoi(v)
+				if len(seen) != 1 || n != keys || r < last {
+					t.Fatalf("a scan saw parts: %v after %d", seen, last)
+				}
+				last = r
+			}
+			select {
+			case <-done:
+				return
+			default:
+			}
 		}
 	})
 }

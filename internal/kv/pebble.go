@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -27,13 +28,29 @@ type PebbleConfig struct {
 	Logger pebble.Logger
 }
 
-// Pebble is a DB on disk. Its write-ahead log is the journal: Sync is one
-// flush of it, and what it holds is replayed at the next open.
+// Pebble is a DB on disk. Updates gather in memory for a moment and then go into its write-ahead log
+// together, which is the journal: Sync is one flush of it, and what it holds is replayed at the next open.
 type Pebble struct {
 	db *pebble.DB
 
-	// mu serialises updates, so that what one has read holds when it commits.
-	mu sync.Mutex
+	// Locks are taken in this order: updates, pouring, mu.
+
+	updates sync.Mutex // serialises updates, so that what one has read holds when it commits
+	tx      pebbleTx   // the update under way, kept for its map; guarded by updates
+
+	pouring sync.Mutex // held while gathered updates go into the database
+	synced  uint64     // updates that are durable; guarded by pouring
+
+	mu        sync.RWMutex
+	recent    *layer // what updates wrote and the database does not have
+	leaving   *layer // below recent: what is going into the database; not changed any more
+	made      uint64 // updates so far
+	gathering bool   // the pourer knows that there is something
+	broken    error  // the database took no more
+
+	waker chan struct{} // capacity 1
+	quit  chan struct{}
+	ended chan struct{}
 }
 
 var _ DB = (*Pebble)(nil)
@@ -48,6 +65,9 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		FormatMajorVersion:    pebble.FormatNewest,
 		Logger:                quietLogger{},
 		L0CompactionThreshold: 4,
+	}
+	for i := range opts.Levels { // without filters, to find that a key is not there reads a block of each level
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	if cfg.CacheSize > 0 {
 		opts.CacheSize = cfg.CacheSize
@@ -69,70 +89,146 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", cfg.Dir, err)
 	}
-	return &Pebble{db: db}, nil
+	p := &Pebble{db: db, recent: &layer{}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	p.tx = pebbleTx{p: p, writes: map[string][]byte{}}
+	go p.pourer()
+	return p, nil
 }
 
 // Get implements Reader. The value is the caller's own.
-func (p *Pebble) Get(key []byte) ([]byte, error) { return pebbleGet(p.db, key) }
+func (p *Pebble) Get(key []byte) ([]byte, error) {
+	k := string(key)
+	p.mu.RLock()
+	v, ok := p.recent.get(k)
+	if !ok {
+		v, ok = p.leaving.get(k)
+	}
+	p.mu.RUnlock()
+	if !ok {
+		return pebbleGet(p.db, key)
+	}
+	return found(v)
+}
+
+// found returns a copy of what a layer holds for a key.
+func found(v []byte) ([]byte, error) {
+	if v == nil {
+		return nil, ErrNotFound
+	}
+	return append(make([]byte, 0, len(v)), v...), nil
+}
 
 // Scan implements Reader.
 func (p *Pebble) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
-	return pebbleScan(p.db, lo, hi, fn)
+	return p.scanView(nil, lo, hi, fn)
 }
 
 // Update implements DB. Updates run one after the other.
 func (p *Pebble) Update(fn func(Tx) error) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := p.db.NewIndexedBatch()
-	if err := fn(pebbleTx{b}); err != nil {
-		return errors.Join(err, b.Close())
+	p.updates.Lock()
+	defer p.updates.Unlock()
+	defer p.tx.reset()
+	if err := fn(&p.tx); err != nil {
+		return err
 	}
-	if b.Empty() {
-		return b.Close()
-	}
-	return b.Commit(pebble.NoSync)
+	return p.commit(p.tx.writes)
 }
 
 // Snapshot implements DB.
-func (p *Pebble) Snapshot() Snapshot { return pebbleSnapshot{p.db.NewSnapshot()} }
+func (p *Pebble) Snapshot() Snapshot {
+	p.pouring.Lock()
+	defer p.pouring.Unlock()
+	err := p.pourLocked(false)
+	return pebbleSnapshot{p.db.NewSnapshot(), err}
+}
 
-type pebbleSnapshot struct{ s *pebble.Snapshot }
+// pebbleSnapshot is a snapshot, or why there is none.
+type pebbleSnapshot struct {
+	s   *pebble.Snapshot
+	err error
+}
 
-func (s pebbleSnapshot) Get(key []byte) ([]byte, error) { return pebbleGet(s.s, key) }
+func (s pebbleSnapshot) Get(key []byte) ([]byte, error) {
+	if s.err != nil {
+		return nil, s.err
+	}
+	return pebbleGet(s.s, key)
+}
 
 func (s pebbleSnapshot) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	if s.err != nil {
+		return s.err
+	}
 	return pebbleScan(s.s, lo, hi, fn)
 }
 
 func (s pebbleSnapshot) Close() error { return s.s.Close() }
 
 // Sync implements DB.
-func (p *Pebble) Sync() error { return p.db.LogData(nil, pebble.Sync) }
+func (p *Pebble) Sync() error { return p.pour(true) }
 
-// Flush writes the memtable out as a table and waits for it.
-func (p *Pebble) Flush() error { return p.db.Flush() }
+// Flush writes everything out as a table and waits for it.
+func (p *Pebble) Flush() error {
+	if err := p.pour(false); err != nil {
+		return err
+	}
+	return p.db.Flush()
+}
 
 // DiskUsage returns the bytes of all its files.
 func (p *Pebble) DiskUsage() uint64 { return p.db.Metrics().DiskSpaceUsage() }
 
-// Close flushes nothing but the log, and closes the database.
-func (p *Pebble) Close() error { return p.db.Close() }
+// Close flushes nothing but the log, and closes the database. It is called once.
+func (p *Pebble) Close() error {
+	close(p.quit)
+	<-p.ended
+	return errors.Join(p.pour(true), p.db.Close())
+}
 
 // Raw returns the database itself, for metrics.
 func (p *Pebble) Raw() *pebble.DB { return p.db }
 
-type pebbleTx struct{ b *pebble.Batch }
-
-func (t pebbleTx) Get(key []byte) ([]byte, error) { return pebbleGet(t.b, key) }
-
-func (t pebbleTx) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
-	return pebbleScan(t.b, lo, hi, fn)
+// pebbleTx is an update under way. A nil value marks a deletion.
+type pebbleTx struct {
+	p      *Pebble
+	writes map[string][]byte
 }
 
-func (t pebbleTx) Put(key, value []byte) error { return t.b.Set(key, value, nil) }
+// reset makes it ready for the next update.
+func (t *pebbleTx) reset() {
+	if len(t.writes) > 64 { // clearing costs what a map once held
+		t.writes = map[string][]byte{}
+		return
+	}
+	clear(t.writes)
+}
 
-func (t pebbleTx) Delete(key []byte) error { return t.b.Delete(key, nil) }
+func (t *pebbleTx) Get(key []byte) ([]byte, error) {
+	if v, ok := t.writes[string(key)]; ok {
+		return found(v)
+	}
+	return t.p.Get(key)
+}
+
+func (t *pebbleTx) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	var top layer
+	for k, v := range t.writes {
+		if k >= string(lo) && (hi == nil || k < string(hi)) {
+			top.set(k, v)
+		}
+	}
+	return t.p.scanView(&top, lo, hi, fn)
+}
+
+func (t *pebbleTx) Put(key, value []byte) error {
+	t.writes[string(key)] = append(make([]byte, 0, len(value)), value...)
+	return nil
+}
+
+func (t *pebbleTx) Delete(key []byte) error {
+	t.writes[string(key)] = nil
+	return nil
+}
 
 func pebbleGet(r pebble.Reader, key []byte) ([]byte, error) {
 	v, closer, err := r.Get(key)
