@@ -113,7 +113,8 @@ type Config struct {
 	PublishInterval time.Duration
 	// FlushInterval bounds what a power cut may take of work without fsync; 0 means 2 s.
 	FlushInterval time.Duration
-	// BatchDelay is how long ops gather before they are published; 0 means 5 ms.
+	// BatchDelay is how long ops gather before they are published, in a stream of them five times as long;
+	// 0 means 5 ms.
 	BatchDelay time.Duration
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time

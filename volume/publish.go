@@ -167,19 +167,30 @@ func (v *Volume) wroteTree() {
 
 func (v *Volume) wakeBatcher() { wake(v.batch) }
 
-// batcher publishes ops shortly after they were made, many at once.
+// busyBatches is how many times as long ops gather while there is a stream of them: each batch costs every device
+// a signature, a flush of the log and a merge.
+const busyBatches = 5
+
+// batcher publishes ops shortly after they were made, many at once. Who waits for one of them does not
+// wait for this.
 func (v *Volume) batcher() {
+	var last time.Time
 	for {
 		select {
 		case <-v.batch:
 		case <-v.ctx.Done():
 			return
 		}
+		delay := v.cfg.BatchDelay
+		if time.Since(last) < 2*busyBatches*delay {
+			delay *= busyBatches
+		}
 		select {
-		case <-time.After(v.cfg.BatchDelay):
+		case <-time.After(delay):
 		case <-v.ctx.Done():
 			return
 		}
+		last = time.Now()
 		if _, err := v.cutBatch(); err != nil {
 			v.log.Error("cannot publish changes; will try again", "error", err)
 			v.later(time.Second, v.batch)

@@ -245,6 +245,9 @@ func TestRestartFindsJournalledWrites(t *testing.T) {
 	if err := h.Fsync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if err := r.commitQueue(ctx); err != nil { // what the store is flushed for in any case
+		t.Fatal(err)
+	}
 	before := r.chunks.syncs
 	r.write(h, "bb", 70_000)
 	if err := h.Fsync(ctx); err != nil {
