@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -68,6 +69,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(lockerEnv) != "" {
 		runLocker()
 		return
+	}
+	if signal.Ignored(syscall.SIGINT) { // as in the background of a shell: programs begun here would inherit it
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
 	}
 	code := m.Run()
 	if binary != "" {
