@@ -182,6 +182,8 @@ func (c *call) dispatchTree(req fuse.Request) error {
 	switch r := req.(type) {
 	case *fuse.SetattrRequest:
 		return c.setattr(r)
+	case *fuse.AccessRequest:
+		return c.access(r)
 	case *fuse.MkdirRequest:
 		return c.mkdir(r)
 	case *fuse.MknodRequest:

@@ -95,11 +95,14 @@ const kernelReadAhead = 1 << 20
 
 func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 	opts := []fuse.MountOption{
-		fuse.FSName(cfg.FSName), fuse.Subtype(Subtype), fuse.DefaultPermissions(),
+		fuse.FSName(cfg.FSName), fuse.Subtype(Subtype),
 		fuse.MaxReadahead(kernelReadAhead), fuse.AsyncRead(), fuse.MaxBackground(64), fuse.CongestionThreshold(48),
 		fuse.HandleKillPriv(),
 		// Without asynchronous direct I/O: its waits cannot be interrupted.
 		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto, fuse.InitAsyncDIO),
+	}
+	if !onlyRoot(cfg) {
+		opts = append(opts, fuse.DefaultPermissions())
 	}
 	opts = append(opts, lockOptions(cfg.Volume)...)
 	if cfg.AllowOther {
@@ -110,6 +113,12 @@ func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 	}
 	return opts
 }
+
+// onlyRoot reports whether nobody but root can come in, who passes every check of permissions. Then the
+// kernel does not check them: to do so it asks for the attributes of a directory anew after each change in
+// it, which makes removing a file cost two requests, not one. What is left to check is whether root
+// may execute something; see access.
+func onlyRoot(cfg Config) bool { return os.Geteuid() == 0 && !cfg.AllowOther }
 
 // checkMachine finds out why this machine, or user, cannot mount.
 func checkMachine(cfg Config) error {

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/volume"
@@ -43,6 +44,21 @@ func (c *call) getattr(r *fuse.GetattrRequest) error {
 		return err
 	}
 	return c.sendAttr(&a)
+}
+
+// access answers access(2) and chdir(2), which the kernel asks about where it does not check permissions
+// itself: where all callers are root. Even root executes no file that nobody may.
+func (c *call) access(r *fuse.AccessRequest) error {
+	if r.Mask&unix.X_OK != 0 {
+		a, err := c.s.vol.Getattr(c.ctx, uint64(r.Node))
+		if err != nil {
+			return err
+		}
+		if a.Kind != namespace.KindDir && a.Mode&0o111 == 0 {
+			return syscall.EACCES
+		}
+	}
+	return c.ok(r.Respond)
 }
 
 // setattrBits pairs the kernel's bits with the volume's.
