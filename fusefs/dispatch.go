@@ -93,7 +93,7 @@ func (s *Server) do(c *call, req fuse.Request) {
 	if s.observe != nil {
 		s.observe(req)
 	}
-	if err := c.dispatch(req); err != nil {
+	if err := s.handle(c, req); err != nil {
 		errno, known := classify(err)
 		if !known {
 			s.log.Warn("request failed", "request", fmt.Sprintf("%T", req), "node", uint64(c.hdr.Node), "error", err)

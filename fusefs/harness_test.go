@@ -46,7 +46,8 @@ var helpers = map[string]func(args []string) error{
 		}
 		return os.Remove(args[0])
 	},
-	"mmap": mmapHelper,
+	"mmap":    mmapHelper,
+	"ceiling": ceilingHelper,
 }
 
 func helper(t testing.TB, job string, args ...string) *exec.Cmd {
@@ -162,19 +163,8 @@ func newVolume(t testing.TB, chunks *memChunks, change ...func(*volume.Config)) 
 		chunks = &memChunks{chunks: map[chunk.ID][]byte{}}
 	}
 	r := &rig{t: t, chunks: chunks, log: &memLog{}, author: namespace.AuthorID{byte(authors.Add(1)), 15: 1}}
-	state := kv.NewMem()
-	tree, err := namespace.Open(state, r.author)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg := volume.Config{
-		Tree: tree, State: state, Chunks: chunks, Sealer: clearSealer{}, Log: r.log, CacheSize: 1 << 20,
-		BatchDelay: time.Millisecond, DiskUsage: func() (uint64, uint64, error) { return 1 << 40, 1 << 39, nil },
-	}
-	for _, fn := range change {
-		fn(&cfg)
-	}
-	r.vol, err = volume.Open(cfg)
+	var err error
+	r.vol, err = openMemory(chunks, r.log, r.author, change...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,6 +174,23 @@ func newVolume(t testing.TB, chunks *memChunks, change ...func(*volume.Config)) 
 		}
 	})
 	return r
+}
+
+// openMemory opens a new volume that keeps everything in memory.
+func openMemory(chunks *memChunks, log *memLog, author namespace.AuthorID, change ...func(*volume.Config)) (*volume.Volume, error) {
+	state := kv.NewMem()
+	tree, err := namespace.Open(state, author)
+	if err != nil {
+		return nil, err
+	}
+	cfg := volume.Config{
+		Tree: tree, State: state, Chunks: chunks, Sealer: clearSealer{}, Log: log, CacheSize: 1 << 20,
+		BatchDelay: time.Millisecond, DiskUsage: func() (uint64, uint64, error) { return 1 << 40, 1 << 39, nil },
+	}
+	for _, fn := range change {
+		fn(&cfg)
+	}
+	return volume.Open(cfg)
 }
 
 // mount mounts a new volume. change may adjust the configuration, prepare the server before it serves.

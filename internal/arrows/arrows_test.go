@@ -42,6 +42,7 @@ var arrows = map[string][]string{
 	"internal/arrows":   {},
 	"internal/demo":     {},
 	"internal/accept":   {},
+	"internal/bench":    {},
 	"internal/node": {
 		"chunk", "cipher", "casstore", "namespace", "transport", "replica", "volume", "fusefs",
 		"internal/control", "internal/lan", "internal/lease", "internal/lock", "internal/sealedfs",
