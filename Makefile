@@ -3,13 +3,14 @@
 
 MOUNT ?= /mnt/forever
 DATA  ?=
+BENCH ?=
 FUZZTIME ?= 20s
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 GO_BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
 NEED := internal/tools/need.sh
 
-.PHONY: all build mount umount demo test accept check generate fuzz bench clean
+.PHONY: all build mount umount demo test accept check generate fuzz bench microbench clean
 
 all: build
 
@@ -57,7 +58,14 @@ generate:
 fuzz:
 	internal/tools/fuzz.sh $(FUZZTIME)
 
+# The mount against the local disk, gocryptfs if it is installed, and the dispatch
+# alone: docs/performance.md. BENCH takes flags and what to measure, BENCH=--help lists them.
 bench:
+	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git
+	go run ./internal/bench $(BENCH)
+
+# Single operations, by Go's benchmarks.
+microbench:
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./...
 
 clean:

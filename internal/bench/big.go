@@ -11,10 +11,13 @@ import (
 
 const mib = 1 << 20
 
+// bigName names the group that needs much room.
+const bigName = "big"
+
 // bigGroup writes and reads one large file.
 func bigGroup(sc scale) group {
 	size := humanize.IBytes(uint64(sc.Size))
-	return group{name: "big", rows: []row{
+	return group{name: bigName, rows: []row{
 		{key: "write", title: "write " + size + " and fsync", unit: "MiB/s", target: 0.60, before: bigData, run: bigWrite},
 		{key: "read-cold", title: "read it, nothing cached", unit: "MiB/s", target: 0.80, cold: nothing, reads: true, run: bigRead},
 		{key: "read-warm", title: "read it, cached", unit: "MiB/s", target: 0.90, reads: true, before: bigWarm, run: bigRead},

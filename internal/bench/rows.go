@@ -25,7 +25,7 @@ func (p *place) path(elem ...string) string {
 type row struct {
 	key    string
 	title  string
-	unit   string // of which so many a second; "s" shows the time instead
+	unit   string // a rate, or "s": then the time is shown
 	target float64
 	cold   coldness
 	// reads says that later rows do not need what this one does.
@@ -163,7 +163,7 @@ func (b *bench) round(ctx context.Context, g group, round int, systems []*system
 				return fmt.Errorf("%s on %s: %w", r.key, s.name, err)
 			}
 			b.results.add(r.key, s.name, m)
-			b.logf("round %d  %-14s %-10s %10.0f %s  %6.2f s", round+1, r.key, s.name, m.rate(), r.unit, m.Seconds)
+			b.logf("round %d  %-14s %-10s %8.3f s %12s %s", round+1, r.key, s.name, m.Seconds, figure(m.rate()), r.unit)
 		}
 	}
 	for _, p := range places {

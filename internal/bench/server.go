@@ -86,6 +86,9 @@ func (s *server) start() error {
 
 // stop ends the process as a user would, and the mount whatever happens.
 func (s *server) stop() error {
+	if s.cmd.Process == nil { // it could not be started
+		return nil
+	}
 	_ = s.cmd.Process.Signal(syscall.SIGTERM)
 	var err error
 	select {

@@ -43,8 +43,7 @@ func (b *bench) newSystem(ctx context.Context, name, below string) (*system, err
 	case ours:
 		args = []string{b.tools.fsmount, s.dir, "--data", state, "--listen", "127.0.0.1:0", "--lan=false"}
 	case ceiling:
-		// Room for the large file, or for the trees; the rest comes as it is needed.
-		args = []string{b.tools.ceiling, s.dir, strconv.FormatInt(b.scale.Size*5/4, 10)}
+		args = []string{b.tools.ceiling, s.dir, strconv.FormatInt(b.room(below), 10)}
 	case gocryptfs:
 		if b.tools.gocryptfs == "" {
 			return nil, nil
@@ -56,6 +55,14 @@ func (b *bench) newSystem(ctx context.Context, name, below string) (*system, err
 	}
 	s.srv = &server{args: args, mnt: s.dir}
 	return s, s.srv.start()
+}
+
+// room is how much memory the ceiling has ready for contents; more comes as it is needed.
+func (b *bench) room(group string) int64 {
+	if group == bigName {
+		return b.scale.Size * 5 / 4
+	}
+	return 64 * mib
 }
 
 func initGocryptfs(ctx context.Context, bin, dir string) error {
