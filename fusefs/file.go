@@ -124,7 +124,7 @@ func (c *call) write(r *fuse.WriteRequest) error {
 	if f == nil {
 		return syscall.EBADF
 	}
-	if err := c.beforeWrite(f, r); err != nil {
+	if err := c.beforeWrite(f, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
 		return err
 	}
 	n, err := f.Write(c.ctx, r.Data, r.Offset)
@@ -134,9 +134,9 @@ func (c *call) write(r *fuse.WriteRequest) error {
 	return c.ok(func() { r.Respond(&fuse.WriteResponse{Size: n}) })
 }
 
-// beforeWrite takes away the privileges that the old content had.
-func (c *call) beforeWrite(f *openFile, r *fuse.WriteRequest) error {
-	if r.Flags&fuse.WriteKillSUIDGID != 0 {
+// beforeWrite takes away the privileges that the old content had, set-id bits only if told to.
+func (c *call) beforeWrite(f *openFile, setID bool) error {
+	if setID {
 		if err := c.stripSetID(f.Ino()); err != nil {
 			return err
 		}

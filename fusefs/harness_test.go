@@ -46,7 +46,8 @@ var helpers = map[string]func(args []string) error{
 		}
 		return os.Remove(args[0])
 	},
-	"mmap": mmapHelper,
+	"mmap":  mmapHelper,
+	"setid": setIDHelper,
 }
 
 func helper(t testing.TB, job string, args ...string) *exec.Cmd {
