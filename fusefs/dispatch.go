@@ -238,6 +238,8 @@ func (c *call) unrecognized(r *fuse.UnrecognizedRequest) error {
 		return c.readdirplus(r)
 	case opLseek:
 		return c.lseek(r)
+	case opTmpfile:
+		return c.tmpfile(r)
 	case opCopyFileRange, opCopyFileRange64:
 		return c.copyFileRange(r)
 	}

@@ -27,6 +27,7 @@ const (
 	opRename2         = 45
 	opLseek           = 46
 	opCopyFileRange   = 47
+	opTmpfile         = 51
 	opCopyFileRange64 = 53
 
 	notifyIncEpoch = 8

@@ -21,6 +21,8 @@ type inode struct {
 	pins  int    // handles, operations under way, unfinished content
 	opens int    // handles
 
+	unnamed atomic.Bool // it was made without a name, and may be given one
+
 	watch atomic.Pointer[watchList] // see watchOf
 
 	fold sync.Mutex // serialises sealing, journalling and committing of this file
@@ -39,8 +41,8 @@ type content struct {
 	// or that not all since then is in unsaved: nothing may be journalled.
 	rebased bool
 	cut     int64 // only this many bytes of base still count
-	size   int64
-	mtime  int64 // of the last change here; counts while changed
+	size    int64
+	mtime   int64 // of the last change here; counts while changed
 
 	dirty  map[int64]*overlay // written, not sealed
 	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
