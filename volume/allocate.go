@@ -49,14 +49,6 @@ func (h *Handle) Allocate(ctx context.Context, off, n int64, mode uint32) error 
 	return nil
 }
 
-// mayChange returns why nothing may be changed through a handle.
-func (h *Handle) mayChange() error {
-	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
-		return ErrBadHandle
-	}
-	return h.v.writable()
-}
-
 // reserve lengthens a file to end, unless it keeps its size.
 func (v *Volume) reserve(in *inode, off, end int64, keep bool) error {
 	in.mu.Lock()

@@ -23,14 +23,21 @@ func (v *Volume) Copy(ctx context.Context, src *Handle, from int64, dst *Handle,
 		return 0, err
 	}
 	switch {
-	case from < 0 || to < 0 || n < 0, src.in == dst.in && from < to+n && to < from+n:
+	case from < 0 || to < 0 || n < 0:
 		return 0, ErrInvalid
-	case to > MaxFileSize-min(n, MaxFileSize):
+	case to >= MaxFileSize:
 		return 0, ErrTooLarge
 	}
+	n = min(n, MaxFileSize-min(from, MaxFileSize), MaxFileSize-to)
+	if src.in == dst.in && from < to+n && to < from+n {
+		return 0, ErrInvalid
+	}
 	done, err := v.copyRange(ctx, src.in, from, dst.in, to, n)
-	if err == nil && done > 0 && dst.flags&syncFlags != 0 {
-		err = v.fsync(ctx, dst.in)
+	if done > 0 { // an error will come again
+		err = nil
+		if dst.flags&syncFlags != 0 {
+			err = v.fsync(ctx, dst.in)
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("copy %d bytes of inode %d to inode %d: %w", n, src.in.ino, dst.in.ino, err)
@@ -65,7 +72,7 @@ func (v *Volume) copyRange(ctx context.Context, src *inode, from int64, dst *ino
 		}
 		done, plain = done+k, plain+k
 	}
-	return max(done, 0), nil
+	return done, nil
 }
 
 // plainPart returns how many bytes to copy where none can be shared: up to where that may change.
