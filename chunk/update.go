@@ -107,7 +107,7 @@ func (u *updater) update(ctx context.Context, old subtree, h uint8, base int64, 
 	if old.height == h && n == *was {
 		return old.id, nil
 	}
-	return u.save(ctx, &n, h)
+	return save(ctx, u.io, &n, h)
 }
 
 // children returns the children of old as those of a node of height h, none if old
@@ -119,11 +119,12 @@ func (u *updater) children(ctx context.Context, old subtree, h uint8, base int64
 	return load(ctx, u.io, old.id, h, u.oldEnd-base)
 }
 
-func (u *updater) save(ctx context.Context, n *node, h uint8) (ID, error) {
+// save stores a node and returns its ID; one without children is a hole.
+func save(ctx context.Context, io NodeIO, n *node, h uint8) (ID, error) {
 	if n.count() == 0 {
 		return ID{}, nil
 	}
-	id, err := u.io.SaveNode(ctx, n.encode(make([]byte, 0, MaxNode), h))
+	id, err := io.SaveNode(ctx, n.encode(make([]byte, 0, MaxNode), h))
 	if err != nil {
 		return ID{}, fmt.Errorf("save node: %w", err)
 	}

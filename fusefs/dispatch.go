@@ -135,7 +135,10 @@ func mayWait(req fuse.Request) bool {
 	case *fuse.OpenRequest:
 		return r.Flags&fuse.OpenTruncate != 0
 	case *fuse.UnrecognizedRequest:
-		return r.Opcode == opRename2
+		switch r.Opcode {
+		case opRename2, opLseek, opCopyFileRange, opCopyFileRange64:
+			return true
+		}
 	}
 	return false
 }
@@ -206,6 +209,8 @@ func (c *call) dispatchTree(req fuse.Request) error {
 		return c.setxattr(r)
 	case *fuse.RemovexattrRequest:
 		return c.removexattr(r)
+	case *fuse.FAllocateRequest:
+		return c.fallocate(r)
 	case *fuse.StatfsRequest:
 		return c.statfs(r)
 	case *fuse.LockRequest:
@@ -233,6 +238,12 @@ func (c *call) unrecognized(r *fuse.UnrecognizedRequest) error {
 		return c.rename2(r)
 	case opReaddirplus:
 		return c.readdirplus(r)
+	case opLseek:
+		return c.lseek(r)
+	case opTmpfile:
+		return c.tmpfile(r)
+	case opCopyFileRange, opCopyFileRange64:
+		return c.copyFileRange(r)
 	}
 	return syscall.ENOSYS
 }

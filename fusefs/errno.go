@@ -39,6 +39,7 @@ var errnos = []struct {
 	{volume.ErrDeadlock, syscall.EDEADLK},
 	{volume.ErrTooManyLocks, syscall.ENOLCK},
 	{volume.ErrNotSupported, syscall.EOPNOTSUPP},
+	{volume.ErrNoSuchOffset, syscall.ENXIO},
 	{context.Canceled, syscall.EINTR},
 	// What the disk below says counts only where it means the same to the program. The
 	// ENOENT of a lost pack, say, is an I/O error to one that reads an existing file.

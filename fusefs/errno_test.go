@@ -47,6 +47,7 @@ func TestErrno(t *testing.T) {
 		{volume.ErrBusy, syscall.EBUSY},
 		{volume.ErrTooLarge, syscall.EFBIG},
 		{volume.ErrNotSupported, syscall.EOPNOTSUPP},
+		{volume.ErrNoSuchOffset, syscall.ENXIO},
 		{volume.ErrClosed, syscall.EIO},
 		{volume.ErrLocked, syscall.EAGAIN},
 		{volume.ErrDeadlock, syscall.EDEADLK},

@@ -85,12 +85,31 @@ func (c *call) create(r *fuse.CreateRequest) error {
 	if err != nil {
 		return err
 	}
+	return c.sendOpened(r.Node, &a, h, int(r.Flags))
+}
+
+// tmpfile makes a file without a name. The request's body is struct fuse_create_in and a name that means nothing.
+func (c *call) tmpfile(r *fuse.UnrecognizedRequest) error {
+	body := c.s.hatch.body(c.hdr)
+	if len(body) < 16 {
+		return syscall.EIO
+	}
+	flags, mode := native.Uint32(body), native.Uint32(body[4:])
+	a, h, err := c.s.vol.CreateUnnamed(c.ctx, c.caller(), uint64(r.Node), mode&0o7777, int(flags))
+	if err != nil {
+		return err
+	}
+	return c.sendOpened(r.Node, &a, h, int(flags))
+}
+
+// sendOpened answers with a file that was made in a directory and opened.
+func (c *call) sendOpened(dir fuse.NodeID, a *volume.Attr, h *volume.Handle, flags int) (err error) {
 	f := &openFile{Handle: h}
 	id := c.s.files.add(f)
 	msg := c.scratch[:outHeaderSize+entryOutSize+openOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putEntryOut(msg[outHeaderSize:], &a, c.nameValidity(fresh, uint64(r.Node)), c.attrValidity(fresh, a.Ino))
-		putOpenOut(msg[outHeaderSize+entryOutSize:], id, c.s.openReply(h, int(r.Flags)))
+		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a.Ino))
+		putOpenOut(msg[outHeaderSize+entryOutSize:], id, c.s.openReply(h, flags))
 		err = c.send(msg)
 	})
 	if err != nil {
@@ -124,7 +143,7 @@ func (c *call) write(r *fuse.WriteRequest) error {
 	if f == nil {
 		return syscall.EBADF
 	}
-	if err := c.beforeWrite(f, r); err != nil {
+	if err := c.beforeWrite(f, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
 		return err
 	}
 	n, err := f.Write(c.ctx, r.Data, r.Offset)
@@ -134,9 +153,9 @@ func (c *call) write(r *fuse.WriteRequest) error {
 	return c.ok(func() { r.Respond(&fuse.WriteResponse{Size: n}) })
 }
 
-// beforeWrite takes away the privileges that the old content had.
-func (c *call) beforeWrite(f *openFile, r *fuse.WriteRequest) error {
-	if r.Flags&fuse.WriteKillSUIDGID != 0 {
+// beforeWrite takes away the privileges that the old content had, set-id bits only if told to.
+func (c *call) beforeWrite(f *openFile, setID bool) error {
+	if setID {
 		if err := c.stripSetID(f.Ino()); err != nil {
 			return err
 		}

@@ -46,8 +46,12 @@ var helpers = map[string]func(args []string) error{
 		}
 		return os.Remove(args[0])
 	},
-	"mmap":    mmapHelper,
 	"ceiling": ceilingHelper,
+	"mmap":    mmapHelper,
+	"setid":   setIDHelper,
+	"append":  appendHelper,
+	"excl":    exclHelper,
+	"mmap2":   mmapTwoHelper,
 }
 
 func helper(t testing.TB, job string, args ...string) *exec.Cmd {

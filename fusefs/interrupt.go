@@ -35,6 +35,9 @@ type waiter struct {
 // returns what ends it in any case.
 func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	_, read := req.(*fuse.ReadRequest)
+	if u, ok := req.(*fuse.UnrecognizedRequest); ok {
+		read = u.Opcode == opLseek
+	}
 	w := &waiter{thread: c.hdr.Pid, read: read}
 	switch req.(type) {
 	case *fuse.LockRequest, *fuse.LockWaitRequest, *fuse.QueryLockRequest:

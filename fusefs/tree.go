@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"syscall"
+	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -82,7 +83,7 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 	}
 	set := volume.SetAttr{
 		Mode: permBits(r.Mode), UID: r.Uid, GID: r.Gid, Size: int64(r.Size),
-		Atime: r.Atime.UnixNano(), Mtime: r.Mtime.UnixNano(),
+		Atime: unixNano(r.Atime), Mtime: unixNano(r.Mtime),
 	}
 	for _, b := range setattrBits {
 		if r.Valid&b.kernel != 0 {
@@ -100,6 +101,17 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 		return err
 	}
 	return c.sendAttr(&a)
+}
+
+// unixNano returns a time in Unix ns. Those before 1677 and after 2262 have none: they become the nearest that has.
+func unixNano(t time.Time) int64 {
+	switch {
+	case t.Before(time.Unix(0, math.MinInt64)):
+		return math.MinInt64
+	case t.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return t.UnixNano()
 }
 
 // dropPrivileges adds to set that the file is no longer set-user-ID or

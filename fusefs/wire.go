@@ -23,8 +23,12 @@ const (
 	openOutSize   = 16
 	direntSize    = 24
 
-	opReaddirplus = 44
-	opRename2     = 45
+	opReaddirplus     = 44
+	opRename2         = 45
+	opLseek           = 46
+	opCopyFileRange   = 47
+	opTmpfile         = 51
+	opCopyFileRange64 = 53
 
 	notifyIncEpoch = 8
 

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -11,13 +12,18 @@ import (
 const (
 	// xattrCapability holds what a program may do beyond its user; it goes when the program changes.
 	xattrCapability = "security.capability"
-	// xattrSystem begins the names of POSIX ACLs and the like. They would have to be
-	// obeyed, which is not done: they are refused.
-	xattrSystem = "system."
 )
 
+// keptXattrs begin the names that are kept. What begins with "system." are POSIX ACLs and
+// the like: they would have to be obeyed, which is not done, so they are refused.
+var keptXattrs = []string{"user.", "trusted.", "security."}
+
+func keepsXattr(name string) bool {
+	return slices.ContainsFunc(keptXattrs, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+}
+
 func (c *call) getxattr(r *fuse.GetxattrRequest) error {
-	if strings.HasPrefix(r.Name, xattrSystem) {
+	if !keepsXattr(r.Name) {
 		return syscall.EOPNOTSUPP
 	}
 	val, err := c.s.vol.Getxattr(c.ctx, uint64(r.Node), r.Name)
@@ -44,7 +50,7 @@ func (c *call) listxattr(r *fuse.ListxattrRequest) error {
 }
 
 func (c *call) setxattr(r *fuse.SetxattrRequest) error {
-	if strings.HasPrefix(r.Name, xattrSystem) {
+	if !keepsXattr(r.Name) {
 		return syscall.EOPNOTSUPP
 	}
 	// The value lies in the request's buffer, which is used again.
@@ -58,7 +64,7 @@ func (c *call) setxattr(r *fuse.SetxattrRequest) error {
 }
 
 func (c *call) removexattr(r *fuse.RemovexattrRequest) error {
-	if strings.HasPrefix(r.Name, xattrSystem) {
+	if !keepsXattr(r.Name) {
 		return syscall.EOPNOTSUPP
 	}
 	if err := c.s.vol.Removexattr(c.ctx, uint64(r.Node), r.Name); err != nil {

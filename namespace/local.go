@@ -107,6 +107,15 @@ func (x *txn) free(parent NodeID, name string) (*node, error) {
 
 // Link gives a node that is no directory another name, and returns the node.
 func (t *Tree) Link(now int64, id, parent NodeID, name string) (out Node, err error) {
+	return t.link(now, id, parent, name, false)
+}
+
+// LinkUnnamed is Link for a node that may have lost its last name, as long as others still know it.
+func (t *Tree) LinkUnnamed(now int64, id, parent NodeID, name string) (out Node, err error) {
+	return t.link(now, id, parent, name, true)
+}
+
+func (t *Tree) link(now int64, id, parent NodeID, name string, unnamed bool) (out Node, err error) {
 	err = t.update(func(x *txn) error {
 		host, err := x.free(parent, name)
 		if err != nil {
@@ -118,7 +127,7 @@ func (t *Tree) Link(now int64, id, parent NodeID, name string) (out Node, err er
 			return err
 		case n.kind == KindDir:
 			return ErrIsDir
-		case n.links == 0:
+		case n.links == 0 && !unnamed:
 			return ErrNotExist
 		case n.links >= MaxLinks:
 			return ErrTooManyLinks

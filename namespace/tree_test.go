@@ -393,3 +393,21 @@ func TestSetContentAlso(t *testing.T) {
 		t.Errorf("counter at %d after a failed op", r.MaxLamport())
 	}
 }
+
+// TestLinkUnnamed: a node that lost its last name gets another only if that is asked for, here and elsewhere.
+func TestLinkUnnamed(t *testing.T) {
+	r := newRig(t, 1)
+	n, err := r.Create(r.tick(), Root, "f", CreateSpec{Kind: KindFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Unlink(r.tick(), Root, "f"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Link(r.tick(), n.ID, Root, "g"); !errors.Is(err, ErrNotExist) {
+		t.Errorf("link: %v", err)
+	}
+	if n, err = r.LinkUnnamed(r.tick(), n.ID, Root, "g"); err != nil || n.Nlink != 1 {
+		t.Errorf("link of an unnamed node: %d links, %v", n.Nlink, err)
+	}
+}

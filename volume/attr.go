@@ -12,7 +12,7 @@ type Attr struct {
 	GID    uint32
 	Rdev   uint32
 	Size   int64
-	Blocks int64 // of 512 bytes
+	Blocks int64 // of 512 bytes: as many as Size takes, 0 if all of it is a hole; holes in part are not counted out
 	Atime  int64
 	Mtime  int64
 	Ctime  int64

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/casstore"
 	"github.com/foreverfs/forever/chunk"
@@ -181,11 +182,15 @@ const files = 6
 // work does one thing to one of a few files, and fsyncs it or not.
 func work(v *Volume, c *crasher, rng *rand.Rand, i int) error {
 	name := fmt.Sprintf("f%d", rng.IntN(files))
-	switch rng.IntN(8) {
+	switch rng.IntN(12) {
 	case 0:
 		return remove(v, c, name)
 	case 1:
 		return replaceFile(v, c, name, noise(rng, i))
+	case 2, 3:
+		return copyFile(v, c, fmt.Sprintf("f%d", rng.IntN(files)), name, rng.IntN(3) > 0)
+	case 4, 5:
+		return punchFile(v, c, name, rng.Int64N(40_000), 1+rng.Int64N(60_000), rng.IntN(3) > 0)
 	}
 	return writeFile(v, c, name, noise(rng, i), rng.IntN(3) > 0)
 }
@@ -301,6 +306,73 @@ func remove(v *Volume, c *crasher, name string) error {
 	}
 	c.note(func(e expectation) { e.at(name).names = true })
 	return v.Unlink(ctx, RootIno, name)
+}
+
+// copyFile makes one file a copy of another, and changes its first bytes.
+func copyFile(v *Volume, c *crasher, from, to string, sync bool) error {
+	a, err := lookup(v, from)
+	if err != nil || from == to {
+		return nil
+	}
+	src, err := v.Open(ctx, a.Ino, syscall.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer src.Release()
+	dst, err := openOrCreate(v, c, to)
+	if err != nil {
+		return err
+	}
+	defer dst.Release()
+	data := make([]byte, a.Size)
+	if _, err := src.Read(ctx, data, 0); err != nil {
+		return err
+	}
+	changed := append([]byte("copy"), data[min(4, len(data)):]...)
+	c.note(func(e expectation) { f := e.at(to); f.contents = append(f.contents, []byte{}, data, changed) })
+	if err := dst.Truncate(ctx, 0); err != nil {
+		return err
+	}
+	if n, err := v.Copy(ctx, src, 0, dst, 0, a.Size); err != nil || n != a.Size {
+		return fmt.Errorf("copied %d of %d: %w", n, a.Size, err)
+	}
+	if _, err := dst.Write(ctx, []byte("copy"), 0); err != nil {
+		return err
+	}
+	return finish(v, c, dst, to, changed, sync)
+}
+
+// punchFile makes a hole in a file.
+func punchFile(v *Volume, c *crasher, name string, off, n int64, sync bool) error {
+	h, err := openOrCreate(v, c, name)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	data := make([]byte, 1<<20)
+	k, err := h.Read(ctx, data, 0)
+	if err != nil {
+		return err
+	}
+	data = data[:k]
+	clear(data[min(off, int64(k)):min(off+n, int64(k))])
+	c.note(func(e expectation) { f := e.at(name); f.contents = append(f.contents, data) })
+	if err := h.Allocate(ctx, off, n, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE); err != nil {
+		return err
+	}
+	return finish(v, c, h, name, data, sync)
+}
+
+// finish flushes a file or makes it durable.
+func finish(v *Volume, c *crasher, h *Handle, name string, data []byte, sync bool) error {
+	if !sync {
+		return h.Flush(ctx)
+	}
+	if err := h.Fsync(ctx); err != nil {
+		return err
+	}
+	c.acknowledge(v, name, data)
+	return nil
 }
 
 // inspect boots a crashed disk and looks at everything on it.

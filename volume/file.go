@@ -135,11 +135,20 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 		in.mu.Unlock()
 		return err
 	}
+	full := v.lay(in, p, off)
+	in.mu.Unlock()
+	for _, index := range full {
+		v.sealLater(in, index)
+	}
+	return nil
+}
+
+// lay lays p over the file at off, and returns the blocks that are now full; in.mu is held.
+func (v *Volume) lay(in *inode, p []byte, off int64) (full []int64) {
 	v.touched(in)
 	bs := v.blockSize(in)
 	in.unsaved = addSpan(in.unsaved, span{off, off + int64(len(p))})
 	in.size = max(in.size, off+int64(len(p)))
-	var full []int64
 	for len(p) > 0 {
 		index, at := off/bs, off%bs
 		n := min(int64(len(p)), bs-at)
@@ -153,11 +162,7 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 		}
 		p, off = p[n:], off+n
 	}
-	in.mu.Unlock()
-	for _, index := range full {
-		v.sealLater(in, index)
-	}
-	return nil
+	return full
 }
 
 // overlayOf returns the overlay of a block, made if missing; in.mu is held.

@@ -208,8 +208,7 @@ func (v *Volume) changedInodes() []*inode {
 // sealed and stored, its block tree written. in.fold is held, in.mu is not.
 func (v *Volume) prepare(ctx context.Context, in *inode) error {
 	in.mu.RLock()
-	settled := !in.changed || in.ready != nil && in.ready.gen == in.gen
-	inline := in.size <= int64(v.cfg.InlineMax)
+	settled := in.settled()
 	in.mu.RUnlock()
 	if settled {
 		return nil
@@ -217,7 +216,24 @@ func (v *Volume) prepare(ctx context.Context, in *inode) error {
 	if gone, err := v.orphan(in); gone || err != nil {
 		return err
 	}
-	if inline {
+	return v.makeCandidate(ctx, in)
+}
+
+// settled reports whether nothing has changed that is neither in the tree nor in the candidate; in.mu is held.
+func (in *inode) settled() bool {
+	return !in.changed || in.ready != nil && in.ready.gen == in.gen
+}
+
+// makeCandidate is prepare for a file that may have no name.
+func (v *Volume) makeCandidate(ctx context.Context, in *inode) error {
+	in.mu.Lock()
+	err := v.load(in)
+	settled, inline := in.settled(), in.size <= int64(v.cfg.InlineMax)
+	in.mu.Unlock()
+	switch {
+	case err != nil || settled:
+		return err
+	case inline:
 		return v.prepareInline(ctx, in)
 	}
 	return v.prepareSealed(ctx, in)
@@ -438,7 +454,7 @@ func (v *Volume) commitReady(in *inode) error {
 		return fmt.Errorf("enter new content of inode %d: %w", in.ino, err)
 	}
 	v.wroteTree()
-	in.ready, in.journals, in.revive = nil, false, false
+	in.ready, in.journals, in.revive, in.rebased = nil, false, false, false
 	in.base, in.baseID = c.version, got.ID
 	in.cut = min(c.version.Size, in.minSize)
 	if in.gen == c.gen {

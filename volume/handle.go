@@ -98,12 +98,17 @@ func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
 	return n, nil
 }
 
+// mayChange returns why nothing may be changed through a handle.
+func (h *Handle) mayChange() error {
+	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+		return ErrBadHandle
+	}
+	return h.v.writable()
+}
+
 // Write writes p at off; all of it or an error. It copies p.
 func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
-	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
-		return 0, ErrBadHandle
-	}
-	if err := h.v.writable(); err != nil {
+	if err := h.mayChange(); err != nil {
 		return 0, err
 	}
 	if err := h.v.writeAt(ctx, h.in, p, off); err != nil {

@@ -21,6 +21,8 @@ type inode struct {
 	pins  int    // handles, operations under way, unfinished content
 	opens int    // handles
 
+	unnamed atomic.Bool // it was made without a name, and may be given one
+
 	watch atomic.Pointer[watchList] // see watchOf
 
 	fold sync.Mutex // serialises sealing, journalling and committing of this file
@@ -33,11 +35,14 @@ type inode struct {
 // over it what has been written here since.
 type content struct {
 	loaded bool
-	base   chunk.Version // the version in the tree that the rest lies on
+	base   chunk.Version // what the rest lies on: the version in the tree
 	baseID namespace.OpID
-	cut    int64 // only this many bytes of base still count
-	size   int64
-	mtime  int64 // of the last change here; counts while changed
+	// rebased says that base is one made from the tree's version, stored but maybe not durable,
+	// or that not all since then is in unsaved: nothing may be journalled.
+	rebased bool
+	cut     int64 // only this many bytes of base still count
+	size    int64
+	mtime   int64 // of the last change here; counts while changed
 
 	dirty  map[int64]*overlay // written, not sealed
 	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
@@ -161,6 +166,7 @@ func (in *inode) adopt(n namespace.Node) {
 	in.loaded = true
 	in.base, in.baseID = n.Content.Version, n.Content.ID
 	in.size, in.cut = n.Content.Size, n.Content.Size
+	in.rebased = false
 	in.minSize, in.saveMin = in.size, in.size // nothing of this base was cut off yet
 	in.mtime = n.Mtime
 }

@@ -200,7 +200,7 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 	for _, s := range in.unsaved {
 		total += s.end - s.off
 	}
-	if len(in.sealed) > 0 || in.size <= int64(v.cfg.InlineMax) || total > int64(v.cfg.JournalMax) {
+	if in.rebased || len(in.sealed) > 0 || in.size <= int64(v.cfg.InlineMax) || total > int64(v.cfg.JournalMax) {
 		return false, nil
 	}
 	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime, extents: v.unsavedExtents(in)}

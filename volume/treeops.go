@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/foreverfs/forever/namespace"
@@ -106,7 +107,8 @@ func (v *Volume) mutate(fn func(t *namespace.Tree, now int64) error) error {
 	return err
 }
 
-// create makes a node under parent and takes a reference and a pin on it.
+// create makes a node under parent and takes a reference and a pin on it. With no name it has none:
+// it is made under one that is gone before anybody can see it.
 func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name string, spec namespace.CreateSpec) (a Attr, in *inode, err error) {
 	spec.UID, spec.GID = c.UID, c.GID
 	err = v.with(parent, func(dir *inode) error {
@@ -122,7 +124,14 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 					spec.Mode |= syscall.S_ISGID
 				}
 			}
-			n, err = t.Create(now, dir.id, name, spec)
+			if name != "" {
+				n, err = t.Create(now, dir.id, name, spec)
+				return err
+			}
+			passing := passingName()
+			if _, err = t.Create(now, dir.id, passing, spec); err == nil {
+				n, err = t.Unlink(now, dir.id, passing)
+			}
 			return err
 		})
 		if err != nil {
@@ -133,6 +142,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 		in.refs++
 		in.pins++
 		v.mu.Unlock()
+		in.unnamed.Store(name == "")
 		if spec.Kind == namespace.KindFile {
 			in.mu.Lock()
 			if !in.loaded { // else somebody opened the name already, and may have written
@@ -155,6 +165,13 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 
 // Create makes a regular file and opens it. mode has the umask applied.
 func (v *Volume) Create(ctx context.Context, c Caller, parent uint64, name string, mode uint32, flags int) (Attr, *Handle, error) {
+	if name == "" {
+		return Attr{}, nil, namespace.ErrInvalidName
+	}
+	return v.createOpen(ctx, c, parent, name, mode, flags)
+}
+
+func (v *Volume) createOpen(ctx context.Context, c Caller, parent uint64, name string, mode uint32, flags int) (Attr, *Handle, error) {
 	a, in, err := v.create(ctx, c, parent, name, namespace.CreateSpec{Kind: namespace.KindFile, Mode: mode & 07777})
 	if err != nil {
 		return Attr{}, nil, err
@@ -205,6 +222,9 @@ func (v *Volume) Symlink(ctx context.Context, c Caller, parent uint64, name, tar
 }
 
 func (v *Volume) createOnly(ctx context.Context, c Caller, parent uint64, name string, spec namespace.CreateSpec) (Attr, error) {
+	if name == "" {
+		return Attr{}, namespace.ErrInvalidName
+	}
 	a, in, err := v.create(ctx, c, parent, name, spec)
 	if err != nil {
 		return Attr{}, err
@@ -230,12 +250,16 @@ func (v *Volume) Readlink(ctx context.Context, ino uint64) (target string, err e
 // Link gives a file another name and takes a reference on it.
 func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a Attr, err error) {
 	err = v.with(ino, func(in *inode) error {
-		if err := v.settle(ctx, in); err != nil {
+		link, settle := (*namespace.Tree).Link, v.settle
+		if in.unnamed.Load() {
+			link, settle = (*namespace.Tree).LinkUnnamed, v.settleAll
+		}
+		if err := settle(ctx, in); err != nil {
 			return err
 		}
 		return v.with(parent, func(dir *inode) error {
 			err := v.mutate(func(t *namespace.Tree, now int64) error {
-				_, err := t.Link(now, in.id, dir.id, name)
+				_, err := link(t, now, in.id, dir.id, name)
 				return err
 			})
 			if err != nil {
@@ -498,6 +522,9 @@ func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []by
 					return err
 				}
 			}
+			if err := roomInList(t, in.id, name); err != nil {
+				return err
+			}
 			return t.SetXattr(now, in.id, name, val)
 		})
 		if err == nil {
@@ -505,6 +532,25 @@ func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []by
 		}
 		return err
 	})
+}
+
+// maxXattrList is what listxattr(2) can return, in bytes.
+const maxXattrList = 64 << 10
+
+// roomInList returns ENOSPC if the list of a node's extended attributes has no room for another name.
+func roomInList(t *namespace.Tree, id namespace.NodeID, name string) error {
+	names, err := t.Xattrs(id)
+	if err != nil || slices.Contains(names, name) {
+		return err
+	}
+	n := len(name) + 1
+	for _, other := range names {
+		n += len(other) + 1
+	}
+	if n > maxXattrList {
+		return syscall.ENOSPC
+	}
+	return nil
 }
 
 // Removexattr removes an extended attribute.

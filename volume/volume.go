@@ -217,6 +217,8 @@ func (v *Volume) stat(in *inode) (Attr, error) {
 	if in.changed {
 		a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.mtime)
 	}
-	a.Blocks = (a.Size + 511) / 512
+	if a.Blocks = (a.Size + 511) / 512; !in.changed && n.Content.Root.IsZero() && len(n.Content.Inline) == 0 && n.Kind == namespace.KindFile {
+		a.Blocks = 0 // nothing but holes
+	}
 	return a, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
 	"github.com/foreverfs/forever/internal/kv"
@@ -40,6 +41,7 @@ func TestFileModel(t *testing.T) {
 			if err != nil || !bytes.Equal(got[:n], model) {
 				rt.Fatalf("read %d bytes, want %d: %v (first difference at %d)", n, len(model), err, firstDiff(got[:n], model))
 			}
+			checkHoles(rt, h, model)
 		}
 	})
 }
@@ -47,7 +49,7 @@ func TestFileModel(t *testing.T) {
 // step does one random thing to the file and to the model.
 func step(t *rapid.T, r *rig, h *Handle, model []byte) []byte {
 	const limit = 100 << 10
-	switch rapid.SampledFrom([]string{"write", "write", "append", "truncate", "flush", "fsync", "sync"}).Draw(t, "op") {
+	switch rapid.SampledFrom([]string{"write", "write", "append", "truncate", "flush", "fsync", "sync", "zero", "copy"}).Draw(t, "op") {
 	case "write", "append":
 		off := rapid.IntRange(0, limit).Draw(t, "off")
 		if rapid.Bool().Draw(t, "at end") {
@@ -67,6 +69,40 @@ func step(t *rapid.T, r *rig, h *Handle, model []byte) []byte {
 			t.Fatal(err)
 		}
 		model = append(model, make([]byte, max(0, n-len(model)))...)[:n]
+	case "zero":
+		mode := rapid.SampledFrom([]uint32{unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE, 0, unix.FALLOC_FL_KEEP_SIZE}).Draw(t, "mode")
+		off, n := rapid.IntRange(0, limit).Draw(t, "off"), rapid.IntRange(1, limit).Draw(t, "len")
+		if err := h.Allocate(ctx, int64(off), int64(n), mode); err != nil {
+			t.Fatal(err)
+		}
+		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+			model = append(model, make([]byte, max(0, off+n-len(model)))...)
+		}
+		if mode&^unix.FALLOC_FL_KEEP_SIZE != 0 && off < len(model) {
+			clear(model[off:min(off+n, len(model))])
+		}
+	case "copy":
+		const bs = 1 << 14
+		from, to := rapid.IntRange(0, 6).Draw(t, "from")*bs, rapid.IntRange(0, 6).Draw(t, "to")*bs
+		if rapid.Bool().Draw(t, "unaligned") {
+			by := rapid.IntRange(0, bs).Draw(t, "by")
+			from, to = from+by, to+by
+		}
+		n := rapid.IntRange(0, 4*bs).Draw(t, "len")
+		got, err := r.Copy(ctx, h, int64(from), h, int64(to), int64(n))
+		if from < to+n && to < from+n {
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatalf("overlapping copy: %v", err)
+			}
+			break
+		}
+		if want := max(0, min(n, len(model)-from)); err != nil || got != int64(want) {
+			t.Fatalf("copied %d bytes of %d: %v", got, want, err)
+		}
+		if got > 0 {
+			model = append(model, make([]byte, max(0, to+int(got)-len(model)))...)
+			copy(model[to:], model[from:from+int(got)])
+		}
 	case "flush":
 		if err := h.Flush(ctx); err != nil {
 			t.Fatal(err)
@@ -81,6 +117,26 @@ func step(t *rapid.T, r *rig, h *Handle, model []byte) []byte {
 		}
 	}
 	return model
+}
+
+// checkHoles fails the test if something that is not zero counts as a hole, or data and holes do not take turns.
+func checkHoles(t *rapid.T, h *Handle, model []byte) {
+	off := int64(0)
+	for off < int64(len(model)) {
+		data, err := h.Seek(ctx, off, unix.SEEK_DATA)
+		if errors.Is(err, ErrNoSuchOffset) {
+			data, err = int64(len(model)), nil
+		}
+		if err != nil || data < off || !allZero(model[off:data]) {
+			t.Fatalf("data from %d is at %d of %d: %v", off, data, len(model), err)
+		}
+		if data == int64(len(model)) {
+			return
+		}
+		if off, err = h.Seek(ctx, data, unix.SEEK_HOLE); err != nil || off <= data || off > int64(len(model)) {
+			t.Fatalf("hole from %d is at %d of %d: %v", data, off, len(model), err)
+		}
+	}
 }
 
 func firstDiff(a, b []byte) int {

@@ -1,0 +1,28 @@
+package volume
+
+import (
+	"context"
+	"crypto/rand"
+)
+
+// CreateUnnamed makes a regular file without a name, for files in a directory, and opens it: O_TMPFILE of
+// open(2). Link may give it names; else it is gone at its last close.
+//
+// To other devices it is a file that was made and removed, in one batch.
+func (v *Volume) CreateUnnamed(ctx context.Context, c Caller, parent uint64, mode uint32, flags int) (Attr, *Handle, error) {
+	return v.createOpen(ctx, c, parent, "", mode, flags)
+}
+
+// passingName is a name that nobody has.
+func passingName() string { return ".unnamed-" + rand.Text() }
+
+// settleAll makes the content of a file durable and brings it into the tree, whether it has
+// a name or not: so that whoever finds the name it is about to get finds that.
+func (v *Volume) settleAll(ctx context.Context, in *inode) error {
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	if err := v.makeCandidate(ctx, in); err != nil {
+		return err
+	}
+	return v.commitNow(ctx, in)
+}
