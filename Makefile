@@ -4,18 +4,28 @@
 MOUNT ?= /mnt/forever
 DATA  ?=
 BENCH ?=
+PREFIX ?= /usr/local
+# Where mount(8) looks for its helpers, and there only.
+SBIN  ?= /sbin
 FUZZTIME ?= 20s
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo devel)
 GO_BUILD := go build -trimpath -ldflags "-X main.version=$(VERSION)"
 NEED := internal/tools/need.sh
 
-.PHONY: all build mount umount demo test accept check generate fuzz bench microbench clean
+.PHONY: all build install mount umount demo test accept check generate fuzz bench microbench clean
 
 all: build
 
 build:
 	$(GO_BUILD) -o bin/fsmount ./cmd/fsmount
+
+# The command, and under its other names the helper of mount(8): mount -t fsmount, /etc/fstab.
+install: build
+	install -d "$(DESTDIR)$(PREFIX)/bin" "$(DESTDIR)$(SBIN)"
+	install -m 755 bin/fsmount "$(DESTDIR)$(PREFIX)/bin/fsmount"
+	ln -sf "$(abspath $(PREFIX))/bin/fsmount" "$(DESTDIR)$(SBIN)/mount.fsmount"
+	ln -sf "$(abspath $(PREFIX))/bin/fsmount" "$(DESTDIR)$(SBIN)/mount.fuse.fsmount"
 
 # Builds, makes the mount point, mounts. The first time this creates a volume and
 # shows its recovery phrase.

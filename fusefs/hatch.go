@@ -90,19 +90,33 @@ func checkInitOption() error {
 	if t.Kind() != reflect.Func || t.NumIn() != 1 || t.NumOut() != 1 || t.In(0).Kind() != reflect.Pointer {
 		return fmt.Errorf("%w: MountOption", errHatch)
 	}
+	if _, err := fieldOf(t.In(0).Elem(), "options", reflect.TypeFor[map[string]string]()); err != nil {
+		return err
+	}
 	_, err := fieldOf(t.In(0).Elem(), "initFlags", reflect.TypeFor[fuse.InitFlags]())
 	return err
+}
+
+// mountOption makes a MountOption of what is to happen to a field of bazil's configuration.
+func mountOption(name string, change func(field unsafe.Pointer)) fuse.MountOption {
+	t := reflect.TypeFor[fuse.MountOption]()
+	set := reflect.MakeFunc(t, func(args []reflect.Value) []reflect.Value {
+		change(unsafe.Pointer(args[0].Elem().FieldByName(name).UnsafeAddr()))
+		return []reflect.Value{reflect.Zero(t.Out(0))}
+	})
+	return set.Interface().(fuse.MountOption)
+}
+
+// option gives the mount an option that bazil has no word for.
+func (h hatch) option(name string) fuse.MountOption {
+	return mountOption("options", func(field unsafe.Pointer) { (*(*map[string]string)(field))[name] = "" })
 }
 
 // initOption asks the kernel for flags of INIT that bazil has no option for, and
 // does without others that bazil always asks for.
 func (h hatch) initOption(with, without fuse.InitFlags) fuse.MountOption {
-	t := reflect.TypeFor[fuse.MountOption]()
-	set := reflect.MakeFunc(t, func(args []reflect.Value) []reflect.Value {
-		field := args[0].Elem().FieldByName("initFlags")
-		flags := (*fuse.InitFlags)(unsafe.Pointer(field.UnsafeAddr()))
+	return mountOption("initFlags", func(field unsafe.Pointer) {
+		flags := (*fuse.InitFlags)(field)
 		*flags = *flags&^without | with
-		return []reflect.Value{reflect.Zero(t.Out(0))}
 	})
-	return set.Interface().(fuse.MountOption)
 }

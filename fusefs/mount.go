@@ -112,6 +112,9 @@ func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 	if cfg.ReadOnly {
 		opts = append(opts, fuse.ReadOnly())
 	}
+	for _, name := range cfg.Options {
+		opts = append(opts, h.option(name))
+	}
 	return opts
 }
 

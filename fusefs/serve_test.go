@@ -3,11 +3,13 @@ package fusefs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -32,6 +34,83 @@ func TestPanicIsContained(t *testing.T) {
 	if got := r.read("f"); got != "alive" {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestPanicOfEveryKind has requests of every sort panic: quick ones, ones that may wait,
+// ones that bazil does not know, and forgets, which are never answered.
+func TestPanicOfEveryKind(t *testing.T) {
+	var armed atomic.Pointer[string]
+	var mu sync.Mutex
+	hit := map[string]int{}
+	r := mount(t, nil, func(s *Server) {
+		s.observe = func(req fuse.Request) {
+			name := fmt.Sprintf("%T", req)
+			if a := armed.Load(); a != nil && *a == name {
+				mu.Lock()
+				hit[name]++
+				mu.Unlock()
+				panic("boom in " + name)
+			}
+		}
+	})
+	r.write("f", "content")
+	must(t, os.Mkdir(r.path("dir"), 0o755))
+	drop := func() error { // has the kernel forget inodes
+		return os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
+	}
+	open := func(flags int, then func(*os.File) error) func() error {
+		return func() error {
+			f, err := os.OpenFile(r.path("f"), flags, 0)
+			if err != nil {
+				return err
+			}
+			return errors.Join(then(f), f.Close())
+		}
+	}
+	for _, c := range []struct {
+		req fuse.Request
+		do  func() error
+		err error
+	}{
+		{&fuse.MkdirRequest{}, func() error { return os.Mkdir(r.path("new"), 0o755) }, syscall.EIO},
+		{&fuse.CreateRequest{}, func() error { return os.WriteFile(r.path("new"), nil, 0o600) }, syscall.EIO},
+		{&fuse.RemoveRequest{}, func() error { return os.Remove(r.path("f")) }, syscall.EIO},
+		{&fuse.RenameRequest{}, func() error { return os.Rename(r.path("f"), r.path("g")) }, syscall.EIO},
+		{&fuse.OpenRequest{}, open(os.O_RDONLY, func(*os.File) error { return nil }), syscall.EIO},
+		{&fuse.ReadRequest{}, open(os.O_RDONLY|syscall.O_DIRECT, func(f *os.File) error { _, err := f.Read(make([]byte, 4096)); return err }), syscall.EIO},
+		{&fuse.WriteRequest{}, open(os.O_WRONLY, func(f *os.File) error { _, err := f.WriteString("x"); return err }), syscall.EIO},
+		{&fuse.FsyncRequest{}, open(os.O_WRONLY, (*os.File).Sync), syscall.EIO},
+		{&fuse.FlushRequest{}, open(os.O_WRONLY, func(*os.File) error { return nil }), syscall.EIO},
+		{&fuse.SetattrRequest{}, func() error { return os.Truncate(r.path("f"), 3) }, syscall.EIO},
+		{&fuse.StatfsRequest{}, func() error { return syscall.Statfs(r.dir, &syscall.Statfs_t{}) }, syscall.EIO},
+		{&fuse.UnrecognizedRequest{}, func() error { return unix.Renameat2(0, r.path("f"), 0, r.path("dir"), unix.RENAME_EXCHANGE) }, syscall.EIO},
+		{&fuse.ReleaseRequest{}, open(os.O_RDONLY, func(*os.File) error { return nil }), nil}, // the kernel waits for no answer
+		{&fuse.ForgetRequest{}, drop, nil},
+		{&fuse.BatchForgetRequest{}, drop, nil},
+	} {
+		name := fmt.Sprintf("%T", c.req)
+		armed.Store(&name)
+		err := c.do()
+		armed.Store(nil)
+		if !errors.Is(err, c.err) {
+			t.Errorf("%s: %v, want %v", name, err, c.err)
+		}
+		if b, err := os.ReadFile(r.path("f")); err != nil || string(b) != "content" {
+			t.Errorf("after a panic in %s: %q, %v", name, b, err)
+		}
+	}
+	mu.Lock()
+	t.Logf("%d kinds of requests panicked: %v", len(hit), hit)
+	if len(hit) < 13 { // a forget may go out alone or in a batch, a release late
+		t.Errorf("only %d kinds of requests were met", len(hit))
+	}
+	mu.Unlock()
+	until(t, "the workers have settled", func() bool {
+		n := r.idle.Load()
+		r.callMu.Lock()
+		defer r.callMu.Unlock()
+		return n >= minWorkers && n <= maxIdle && len(r.calls) == 0
+	})
 }
 
 // evict has later reads go to the chunk store: the volume's cache is smaller than

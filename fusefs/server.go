@@ -25,6 +25,9 @@ type Config struct {
 	ReadOnly bool
 	// AllowOther lets users in other than the one who mounts; modes are enforced either way.
 	AllowOther bool
+	// Options are what the mount is to have besides, in the words of mount(8): "noexec",
+	// "noatime", "dev" and their like. Without "dev" and "suid" it has neither.
+	Options []string
 	// FSName is the source shown in the list of mounts; "" means "forever".
 	FSName string
 	Logger hclog.Logger // nil: none

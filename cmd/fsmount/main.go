@@ -22,7 +22,11 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
-	os.Exit(run(os.Args[1:], &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}))
+	std := &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	if args, ok := helperArgs(os.Args); ok {
+		os.Exit(runHelper(args, std))
+	}
+	os.Exit(run(os.Args[1:], std))
 }
 
 // waitingThreads is how many threads wait for requests of the kernel most of the time.
@@ -35,9 +39,16 @@ type streams struct {
 	err io.Writer
 }
 
-// run runs one command line and returns its exit code. What fails is told in one
-// line on the error stream.
+// run runs one command line and returns its exit code.
 func run(args []string, std *streams) int {
+	if err := execute(args, std); err != nil {
+		return exitCode(err)
+	}
+	return 0
+}
+
+// execute runs one command line. What fails is told in one line on the error stream.
+func execute(args []string, std *streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	// The first signal ends in good order; a second one ends at once.
@@ -46,11 +57,16 @@ func run(args []string, std *streams) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return 0
+		return nil
 	}
 	if ctx.Err() != nil && fail.KindOf(err) == fail.Internal {
 		err = &fail.Error{Kind: fail.Interrupted, Op: "interrupted"}
 	}
-	fmt.Fprintf(std.err, "fsmount: %s\n", fail.OneLine(err))
-	return exitCode(err)
+	std.tell(err)
+	return err
+}
+
+// tell says in one line why something failed.
+func (s *streams) tell(err error) {
+	fmt.Fprintf(s.err, "fsmount: %s\n", fail.OneLine(err))
 }

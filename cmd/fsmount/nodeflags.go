@@ -34,6 +34,7 @@ type nodeOptions struct {
 type mountOptions struct {
 	point      string
 	allowOther bool
+	options    []string // of mount(8), for the kernel
 }
 
 func (o *nodeOptions) addFlags(f *pflag.FlagSet) {

@@ -69,6 +69,7 @@ it joins the volume of an invite instead.`,
 	cmd.PersistentFlags().StringVar(&g.volume, "volume", "", "of several volumes in the data directory, the one whose `ID` begins so")
 	opts.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&mount.allowOther, "allow-other", false, "let other users of this machine use the mount, as the modes of the files allow")
+	cmd.Flags().StringArrayVar(&mount.options, "mount-option", nil, "`OPTION` of mount(8) for the mount: noexec, noatime, dev, suid, …; may be repeated")
 	cmd.AddCommand(
 		newServeCmd(g), newInitCmd(g), newInviteCmd(g), newJoinCmd(g),
 		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newConfigCmd(g), newQuotaCmd(g), newScrubCmd(g), newKeyCmd(g), newRecoverCmd(g),

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
+	"github.com/foreverfs/forever/internal/control"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
 )
@@ -19,7 +22,7 @@ func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOpt
 	if err != nil {
 		return err
 	}
-	if err := opts.check(); err != nil {
+	if err := errors.Join(opts.check(), mount.check()); err != nil {
 		return err
 	}
 	log, err := opts.logger(g.err)
@@ -29,7 +32,7 @@ func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOpt
 	if opts.readyFD > 0 {
 		return runChild(ctx, opts, mount, opts.config(dir, log))
 	}
-	if err := checkBefore(dir, opts, mount); err != nil {
+	if err := checkBefore(ctx, dir, mount); err != nil {
 		return err
 	}
 	if err := prepare(ctx, g, opts.config(dir, log), opts.join); err != nil {
@@ -42,8 +45,8 @@ func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOpt
 }
 
 // checkBefore refuses what cannot work before anything is created.
-func checkBefore(dir string, opts *nodeOptions, mount *mountOptions) error {
-	if node.Running(dir) {
+func checkBefore(ctx context.Context, dir string, mount *mountOptions) error {
+	if !awaitEnding(ctx, dir) {
 		return &fail.Error{Kind: fail.InUse, Op: "data directory " + dir + " is in use by a running node",
 			Next: "talk to that node (fsmount status), end it, or choose another directory with --data"}
 	}
@@ -53,6 +56,31 @@ func checkBefore(dir string, opts *nodeOptions, mount *mountOptions) error {
 	var err error
 	mount.point, err = node.PrepareMountpoint(mount.point, dir)
 	return err
+}
+
+// awaitEnding reports whether the data directory is free, and waits for a node there
+// that is about to end: one whose mount somebody has just taken away.
+func awaitEnding(ctx context.Context, dir string) bool {
+	for deadline := time.Now().Add(otherPatience); node.Running(dir); {
+		if time.Now().After(deadline) || !ending(ctx, dir) || !sleep(ctx, 20*time.Millisecond) {
+			return false
+		}
+	}
+	return true
+}
+
+// ending reports whether the node in dir does not answer any more, or has lost its mount.
+func ending(ctx context.Context, dir string) bool {
+	ctx, cancel := context.WithTimeout(ctx, otherPatience/4)
+	defer cancel()
+	c := control.NewClient(dir)
+	defer c.Close()
+	st, err := c.Status(ctx)
+	if err != nil || st.Mountpoint == "" {
+		return errors.Is(err, control.ErrNoNode) // else it serves without a mount, or is stuck
+	}
+	mounts, err := node.Mounts()
+	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == dir })
 }
 
 // prepare makes the data directory hold a volume: it creates one, or joins that
@@ -104,7 +132,7 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 		ended = n.Done()
 	}
 	if mount.point != "" && n != nil {
-		if err := n.Mount(node.MountConfig{Mountpoint: mount.point, AllowOther: mount.allowOther}); err != nil {
+		if err := n.Mount(node.MountConfig{Mountpoint: mount.point, AllowOther: mount.allowOther, Options: mount.options}); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -59,22 +60,14 @@ func findMount(point string) (node.MountInfo, error) {
 	if err != nil {
 		return node.MountInfo{}, err
 	}
-	candidates := []string{abs}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
-		candidates = append(candidates, filepath.Join(dir, filepath.Base(abs)))
-	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		candidates = append(candidates, real)
-	}
+	place := node.PlaceOf(abs)
 	mounts, err := node.Mounts()
 	if err != nil {
 		return node.MountInfo{}, err
 	}
-	for _, m := range mounts {
-		for _, c := range candidates {
-			if m.Mountpoint == c {
-				return m, nil
-			}
+	for _, m := range slices.Backward(mounts) { // the last lies on top
+		if m.Mountpoint == place {
+			return m, nil
 		}
 	}
 	return node.MountInfo{}, &fail.Error{Kind: fail.Mountpoint, Op: abs + " is not a mount of fsmount", Next: "findmnt -t fuse.forever lists them"}

@@ -149,40 +149,6 @@ func compareGrowing(name string, size int64, patience time.Duration) error {
 	return nil
 }
 
-// TestPrograms runs git, sqlite3 and the Go compiler on a mount.
-func TestPrograms(t *testing.T) {
-	a, _ := pair(t)
-	t.Run("git", func(t *testing.T) {
-		src := t.TempDir()
-		run(t, src, "sh", "-c", `git init -q . && cp -r "$0" tree && git add . && git -c user.name=t -c user.email=t@example.com commit -qm first`, filepath.Join(goRoot(t), "src", "net"))
-		took := timed(func() { run(t, a.mnt, "git", "clone", "-q", src, "clone") })
-		dir := filepath.Join(a.mnt, "clone")
-		run(t, dir, "sh", "-c", `echo more > more && git add . && git -c user.name=t -c user.email=t@example.com commit -qm second && git fsck --full --strict && git gc -q && git fsck --full && test -z "$(git status --porcelain)"`)
-		t.Logf("git clone %.2f s, commit, fsck, gc: clean", took.Seconds())
-	})
-	t.Run("sqlite3", func(t *testing.T) {
-		db := filepath.Join(a.mnt, "rows.db")
-		rows := scale(1000, 10000)
-		took := timed(func() {
-			run(t, a.mnt, "sqlite3", db, fmt.Sprintf(`create table t(id integer primary key, x text); with recursive c(i) as (select 1 union all select i+1 from c where i<%d) insert into t select i, hex(randomblob(50)) from c; update t set x = x || 'u' where id %% 3 = 0; delete from t where id %% 7 = 0;`, rows))
-			for i := range scale(20, 200) {
-				run(t, a.mnt, "sqlite3", db, fmt.Sprintf("insert into t(x) values('%d')", i))
-			}
-		})
-		if out := run(t, a.mnt, "sqlite3", db, "pragma integrity_check"); strings.TrimSpace(out) != "ok" {
-			t.Fatalf("integrity_check: %s", out)
-		}
-		t.Logf("%d rows and single inserts in %.2f s, integrity ok", rows, took.Seconds())
-	})
-	t.Run("go build", func(t *testing.T) {
-		root := strings.TrimSpace(run(t, "", "go", "list", "-m", "-f", "{{.Dir}}"))
-		dir := filepath.Join(a.mnt, "project")
-		run(t, "", "sh", "-c", `mkdir "$1" && cd "$0" && tar cf - --exclude .git . | tar xf - -C "$1"`, root, dir)
-		run(t, dir, "go", "build", "-o", filepath.Join(a.mnt, "built"), "./cmd/fsmount")
-		run(t, "", filepath.Join(a.mnt, "built"), "version")
-	})
-}
-
 // TestPutGet moves a big file through the command and reads the same bytes through the mount.
 func TestPutGet(t *testing.T) {
 	a, b := pair(t)

@@ -14,6 +14,8 @@ type MountConfig struct {
 	// Mountpoint is what PrepareMountpoint returned.
 	Mountpoint string
 	AllowOther bool
+	// Options are further ones of mount(8), as fusefs.Config has them.
+	Options []string
 }
 
 // mount is a mount of this node and the goroutine that serves it.
@@ -31,7 +33,7 @@ func (n *Node) Mount(cfg MountConfig) error {
 		return errKeyless()
 	}
 	server, err := fusefs.Mount(fusefs.Config{
-		Mountpoint: cfg.Mountpoint, Volume: n.vol, ReadOnly: n.cfg.ReadOnly, AllowOther: cfg.AllowOther,
+		Mountpoint: cfg.Mountpoint, Volume: n.vol, ReadOnly: n.cfg.ReadOnly, AllowOther: cfg.AllowOther, Options: cfg.Options,
 		FSName: n.dir.path, Logger: n.log.Named("fuse"),
 	})
 	if err != nil {

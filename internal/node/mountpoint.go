@@ -27,6 +27,25 @@ type MountInfo struct {
 
 // Mounts lists the mounts of forever nodes on this machine.
 func Mounts() ([]MountInfo, error) {
+	all, err := allMounts()
+	var ours []MountInfo
+	for _, m := range all {
+		if m.kind == fuseType {
+			ours = append(ours, m.MountInfo)
+		}
+	}
+	return ours, err
+}
+
+// anyMount is a mount of any kind; DataDir is its source.
+type anyMount struct {
+	MountInfo
+	kind string
+}
+
+// allMounts lists what is mounted on this machine; of several at one place the
+// last lies on top.
+func allMounts() ([]anyMount, error) {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
@@ -36,14 +55,14 @@ func Mounts() ([]MountInfo, error) {
 }
 
 // parseMountInfo reads the format of /proc/self/mountinfo; see proc(5).
-func parseMountInfo(r io.Reader) ([]MountInfo, error) {
-	var found []MountInfo
+func parseMountInfo(r io.Reader) ([]anyMount, error) {
+	var found []anyMount
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		where, what := strings.Fields(before), strings.Fields(after)
-		if ok && len(where) > 4 && len(what) > 1 && what[0] == fuseType {
-			found = append(found, MountInfo{Mountpoint: unescape(where[4]), DataDir: unescape(what[1])})
+		if ok && len(where) > 4 && len(what) > 1 {
+			found = append(found, anyMount{MountInfo{Mountpoint: unescape(where[4]), DataDir: unescape(what[1])}, what[0]})
 		}
 	}
 	return found, lines.Err()
@@ -65,23 +84,23 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mountAt returns the topmost of our mounts at path, if there is one.
+// mountAt returns the topmost mount at path, if it is one of ours.
 func mountAt(path string) (MountInfo, bool) {
-	all, err := Mounts()
+	all, err := allMounts()
 	if err != nil {
 		return MountInfo{}, false
 	}
 	for i := len(all) - 1; i >= 0; i-- {
 		if all[i].Mountpoint == path {
-			return all[i], true
+			return all[i].MountInfo, all[i].kind == fuseType
 		}
 	}
 	return MountInfo{}, false
 }
 
 // PrepareMountpoint checks that path can be mounted on and returns it absolute
-// and free of links. A dead mount that a killed node of the same data directory
-// left there is taken away. The caller makes sure that no such node lives.
+// and free of links. A dead mount that a killed node left there is taken away; what
+// lives, or is not ours, never is.
 func PrepareMountpoint(path, dataDir string) (string, error) {
 	if err := checkFUSE(); err != nil {
 		return "", err
@@ -90,7 +109,7 @@ func PrepareMountpoint(path, dataDir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := clearDeadMount(abs, dataDir); err != nil {
+	if err := clearDeadMount(abs); err != nil {
 		return "", err
 	}
 	real, err := filepath.EvalSymlinks(abs)
@@ -160,19 +179,61 @@ func within(path, dir string) bool {
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// clearDeadMount takes away a mount at path whose node is gone, if it was one of
-// dataDir; others are left alone, and said to be busy later.
-func clearDeadMount(path, dataDir string) error {
-	if _, err := os.Stat(path); !errors.Is(err, syscall.ENOTCONN) {
+// maxStacked is how many dead mounts are taken away from one place.
+const maxStacked = 16
+
+// clearDeadMount takes away what killed nodes left mounted at path. A connection that
+// the kernel has broken off nobody can take up again: the node may be any of ours.
+func clearDeadMount(path string) error {
+	at := PlaceOf(path)
+	for range maxStacked {
+		if _, ours := mountAt(at); !ours {
+			return checkNotDead(path)
+		}
+		// Not stat: that the kernel answers for a dead mount too, from what it remembers.
+		var st syscall.Statfs_t
+		if err := syscall.Statfs(at, &st); !isBrokenOff(err) {
+			return nil
+		}
+		if err := Unmount(at, true); err != nil {
+			return mountpointError(path, "is a dead mount that does not go away: "+err.Error(), "try: fusermount3 -u -z "+at)
+		}
+	}
+	return mountpointError(path, "has many dead mounts on top of each other", "take them away: fusermount3 -u -z "+path)
+}
+
+// checkNotDead refuses a path in a dead mount that is not for us to take away.
+func checkNotDead(path string) error {
+	if _, err := os.Stat(path); !isBrokenOff(err) {
 		return nil
 	}
-	if m, ok := mountAt(path); !ok || m.DataDir != dataDir {
-		return mountpointError(path, "is a dead mount of another program", "take it away: fusermount3 -u -z "+path)
+	return mountpointError(path, "is, or lies in, a dead mount of another program",
+		"findmnt --target "+path+" shows it, fusermount3 -u -z takes it away")
+}
+
+// isBrokenOff reports whether an error says that a connection is dead, or has died
+// while it was asked.
+func isBrokenOff(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// PlaceOf returns path as the list of mounts has it, free of links, without
+// touching what is mounted there.
+func PlaceOf(path string) string {
+	for range 40 { // links, as many as the kernel follows
+		if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+			path = filepath.Join(dir, filepath.Base(path))
+		}
+		to, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(filepath.Dir(path), to)
+		}
+		path = filepath.Clean(to)
 	}
-	if err := Unmount(path, true); err != nil {
-		return mountpointError(path, "is a dead mount that does not go away: "+err.Error(), "try: fusermount3 -u -z "+path)
-	}
-	return nil
+	return path
 }
 
 // checkFUSE says early, and in clear words, why this machine cannot mount.

@@ -18,8 +18,12 @@ func TestParseMountInfo(t *testing.T) {
 broken line
 `
 	got, err := parseMountInfo(strings.NewReader(text))
-	want := []MountInfo{{Mountpoint: "/mnt/for ever", DataDir: `/var/lib/for\ever`}}
-	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+	want := []anyMount{
+		{MountInfo{Mountpoint: "/sys", DataDir: "sysfs"}, "sysfs"},
+		{MountInfo{Mountpoint: "/mnt/for ever", DataDir: `/var/lib/for\ever`}, fuseType},
+		{MountInfo{Mountpoint: "/mnt/other", DataDir: "host:"}, "fuse.sshfs"},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(anyMount{})); err != nil || diff != "" {
 		t.Errorf("%v %s", err, diff)
 	}
 }
