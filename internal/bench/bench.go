@@ -40,6 +40,7 @@ func run(ctx context.Context, opts options, out, log io.Writer) (err error) {
 	}
 	b := &bench{options: opts, base: base, data: newSource(), log: log, results: newReport(opts)}
 	defer func() { err = errors.Join(err, os.RemoveAll(base)) }()
+	b.logf("building")
 	if err := b.build(ctx); err != nil {
 		return err
 	}
@@ -47,6 +48,9 @@ func run(ctx context.Context, opts options, out, log io.Writer) (err error) {
 		measure := map[string]func(context.Context) error{"rows": b.rows, "amplify": b.amplify, "idle": b.idle, "million": b.million}[m]
 		if e := measure(ctx); e != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", m, e))
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	b.results.markdown(out)

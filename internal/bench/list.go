@@ -17,8 +17,9 @@ func listGroup(sc scale) group {
 
 func makeMany(_ context.Context, p *place) error {
 	for i := range p.scale.Listed {
-		if err := createEmpty(p, fmt.Sprintf("%s/a file with a name of some length %d", p.dir, i), i); err != nil {
-			return err
+		path := fmt.Sprintf("%s/a file with a name of some length %d", p.dir, i)
+		if err := createEmpty(p, path, i); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
 	return nil
