@@ -103,8 +103,8 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 		DisableWAL:         true,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             indexLogger{log},
-		// Small: the kernel's page cache serves the rest.
-		CacheSize:         4 << 20,
+		// Memtables count in it. Small: the kernel's page cache serves the rest.
+		CacheSize:         16 << 20,
 		MemTableSize:      2 << 20,
 		MaxOpenFiles:      64,
 		DisableTableStats: true,

@@ -136,3 +136,13 @@ func BenchmarkMerge1000(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func BenchmarkUnlink(b *testing.B) {
+	t, dir, _ := benchTree(b, b.N)
+	b.ResetTimer()
+	for i := range b.N {
+		if _, err := t.Unlink(int64(i), dir, benchName(i)); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -17,9 +17,9 @@ type PebbleConfig struct {
 	Dir string
 	// FS is the file system below; nil means the operating system's.
 	FS vfs.FS
-	// CacheSize bounds the block cache, in bytes; 0 means 16 MiB.
+	// CacheSize bounds the block cache, in bytes; 0 means 32 MiB.
 	CacheSize int64
-	// MemTableSize bounds one memtable, in bytes; 0 means 32 MiB.
+	// MemTableSize bounds one memtable, in bytes, of which there are mostly one and at times two; 0 means 16 MiB.
 	MemTableSize uint64
 	// DisableWAL leaves out the write-ahead log: for state that its owner
 	// can rebuild, and flushes itself.
@@ -59,8 +59,8 @@ var _ DB = (*Pebble)(nil)
 func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	opts := &pebble.Options{
 		FS:                    cfg.FS,
-		CacheSize:             16 << 20,
-		MemTableSize:          32 << 20,
+		CacheSize:             32 << 20,
+		MemTableSize:          16 << 20,
 		DisableWAL:            cfg.DisableWAL,
 		FormatMajorVersion:    pebble.FormatNewest,
 		Logger:                quietLogger{},
@@ -75,6 +75,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	if cfg.MemTableSize > 0 {
 		opts.MemTableSize = cfg.MemTableSize
 	}
+	opts.CacheSize += 2 * int64(opts.MemTableSize) // pebble takes memtables out of it
 	if cfg.Logger != nil {
 		opts.Logger = cfg.Logger
 	}
