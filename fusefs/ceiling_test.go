@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strconv"
 	"syscall"
@@ -44,6 +45,7 @@ func ceilingHelper(args []string) error {
 	defer func() { ballast[0]++ }()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2) // as the command has it
 	return serveCeiling(ctx, args[0], size)
 }
 
