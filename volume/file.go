@@ -138,7 +138,7 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 	bs := v.blockSize(in)
 	in.unsaved = addSpan(in.unsaved, span{off, off + int64(len(p))})
 	in.size = max(in.size, off+int64(len(p)))
-	var full []int64
+	var full []sealJob
 	for len(p) > 0 {
 		index, at := off/bs, off%bs
 		n := min(int64(len(p)), bs-at)
@@ -148,13 +148,13 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 		o.gen = in.gen
 		v.dirty.add(o.held() - before)
 		if at+n == bs && o.covers(0, int(bs)) {
-			full = append(full, index)
+			full = append(full, sealJob{in, index, o})
 		}
 		p, off = p[n:], off+n
 	}
 	in.mu.Unlock()
-	for _, index := range full {
-		v.sealLater(in, index)
+	for _, job := range full {
+		v.sealLater(job)
 	}
 	return nil
 }
