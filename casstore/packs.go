@@ -95,7 +95,7 @@ func (p *packs) acquire(number uint32) (*pack, error) {
 	}
 	if k.file == nil {
 		// Opening under the lock: it is rare, and two must not open one pack.
-		f, err := p.fs.Open(p.path(number), vfs.RandomReadsOption)
+		f, err := p.fs.Open(p.path(number))
 		if err != nil {
 			return nil, fmt.Errorf("open pack %d: %w", number, err)
 		}

@@ -38,7 +38,14 @@ func (b *budget) full() (bool, <-chan struct{}) {
 	return b.used >= b.max, b.moved
 }
 
-// wait returns when the budget shrank, or ctx ended.
+// half reports whether half of the budget is used up.
+func (b *budget) half() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used >= b.max/2
+}
+
+// waitFor returns when the budget shrank, or ctx ended.
 func waitFor(ctx context.Context, ch <-chan struct{}) error {
 	select {
 	case <-ch:

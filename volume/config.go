@@ -103,7 +103,7 @@ type Config struct {
 	BlockLog uint8
 	// InlineMax is the greatest content kept inside its op, in bytes; 0 means 4096, negative none.
 	InlineMax int
-	// JournalMax is the most dirty data that one fsync journals instead of sealing; 0 means 256 KiB.
+	// JournalMax is the most dirty data that one fsync journals instead of sealing, unless it is scattered; 0 means 256 KiB.
 	JournalMax int
 	// DirtyMax bounds data not yet sealed, in bytes; 0 means 64 MiB.
 	DirtyMax int64

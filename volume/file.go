@@ -82,38 +82,37 @@ func (v *Volume) gather(in *inode, p []byte, off int64, pieces []piece) []piece 
 func (v *Volume) fill(ctx context.Context, base chunk.Version, pc piece) error {
 	n := 0
 	if pc.off < pc.limit {
-		data, err := v.block(ctx, base, pc)
+		err := v.block(ctx, base, pc, func(plain []byte) {
+			if plain = plain[:min(int64(len(plain)), pc.limit)]; pc.off < int64(len(plain)) {
+				n = copy(pc.dst, plain[pc.off:])
+			}
+		})
 		if err != nil {
 			return err
-		}
-		if int64(len(data)) > pc.limit {
-			data = data[:pc.limit]
-		}
-		if pc.off < int64(len(data)) {
-			n = copy(pc.dst, data[pc.off:])
 		}
 	}
 	clear(pc.dst[n:])
 	return nil
 }
 
-// block returns the plaintext of the block below a piece; it may be shorter than the block size.
-func (v *Volume) block(ctx context.Context, base chunk.Version, pc piece) ([]byte, error) {
+// block gives fn the plaintext of the block below a piece, which may be shorter than the block size.
+func (v *Volume) block(ctx context.Context, base chunk.Version, pc piece, fn func(plain []byte)) error {
 	id := pc.id
 	if id.IsZero() {
 		if len(base.Inline) > 0 {
 			off := pc.index << v.blockLogOf(base)
-			return base.Inline[min(off, int64(len(base.Inline))):], nil
+			fn(base.Inline[min(off, int64(len(base.Inline))):])
+			return nil
 		}
 		var err error
 		if id, err = chunk.Block(ctx, nodeIO{v}, base, pc.index); err != nil {
-			return nil, fmt.Errorf("find block %d: %w", pc.index, err)
+			return fmt.Errorf("find block %d: %w", pc.index, err)
 		}
 		if id.IsZero() {
-			return nil, nil
+			return nil
 		}
 	}
-	return v.cache.get(ctx, id)
+	return v.cache.use(ctx, id, fn)
 }
 
 // writeAt lays p over the file at off.
@@ -137,14 +136,14 @@ func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) er
 	}
 	full := v.lay(in, p, off)
 	in.mu.Unlock()
-	for _, index := range full {
-		v.sealLater(in, index)
+	for _, job := range full {
+		v.sealLater(job)
 	}
 	return nil
 }
 
 // lay lays p over the file at off, and returns the blocks that are now full; in.mu is held.
-func (v *Volume) lay(in *inode, p []byte, off int64) (full []int64) {
+func (v *Volume) lay(in *inode, p []byte, off int64) (full []sealJob) {
 	v.touched(in)
 	bs := v.blockSize(in)
 	in.unsaved = addSpan(in.unsaved, span{off, off + int64(len(p))})
@@ -158,7 +157,7 @@ func (v *Volume) lay(in *inode, p []byte, off int64) (full []int64) {
 		o.gen = in.gen
 		v.dirty.add(o.held() - before)
 		if at+n == bs && o.covers(0, int(bs)) {
-			full = append(full, index)
+			full = append(full, sealJob{in, index, o})
 		}
 		p, off = p[n:], off+n
 	}

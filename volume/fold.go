@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"runtime"
 	"time"
 
@@ -19,16 +20,18 @@ import (
 type sealJob struct {
 	in    *inode
 	index int64
+	full  *overlay // what fills the block; nothing is done if that was sealed already
 }
 
 // sealLater hands a full block to the workers and waits while they are all busy.
-func (v *Volume) sealLater(in *inode, index int64) {
+func (v *Volume) sealLater(job sealJob) {
+	in := job.in
 	v.mu.Lock()
 	in.pins++
 	v.mu.Unlock()
 	v.sealing.Add(1)
 	select {
-	case v.seals <- sealJob{in, index}:
+	case v.seals <- job:
 	case <-v.ctx.Done():
 		v.sealing.Add(-1)
 		v.release(in)
@@ -41,7 +44,7 @@ func (v *Volume) sealWorker() {
 	for {
 		select {
 		case job := <-v.seals:
-			if err := v.sealBlock(v.ctx, job.in, job.index); err != nil && !isContextErr(err) {
+			if err := v.sealBlock(v.ctx, job.in, job.index, job.full); err != nil && !isContextErr(err) {
 				v.log.Debug("cannot seal a block yet", "inode", job.in.ino, "block", job.index, "error", err)
 			}
 			v.sealing.Add(-1)
@@ -53,8 +56,9 @@ func (v *Volume) sealWorker() {
 }
 
 // sealBlock seals what a block holds now and stores the chunk. If the block is
-// written meanwhile it stays dirty and the chunk is left unused.
-func (v *Volume) sealBlock(ctx context.Context, in *inode, index int64) error {
+// written meanwhile it stays dirty and the chunk is left unused. If only is given,
+// nothing else is sealed.
+func (v *Volume) sealBlock(ctx context.Context, in *inode, index int64, only *overlay) error {
 	buf := sealedPool.Get().(*[]byte)
 	defer sealedPool.Put(buf)
 
@@ -62,7 +66,7 @@ func (v *Volume) sealBlock(ctx context.Context, in *inode, index int64) error {
 	o := in.dirty[index]
 	bs := v.blockSize(in)
 	length := min(bs, in.size-index*bs)
-	if o == nil || length <= 0 {
+	if o == nil || length <= 0 || only != nil && o != only {
 		in.mu.RUnlock()
 		return nil
 	}
@@ -134,12 +138,12 @@ func (v *Volume) sealDirty(ctx context.Context, in *inode) error {
 	}
 	in.mu.RUnlock()
 	if len(indexes) == 1 {
-		return v.sealBlock(ctx, in, indexes[0])
+		return v.sealBlock(ctx, in, indexes[0], nil)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * runtime.GOMAXPROCS(0))
 	for _, index := range indexes {
-		g.Go(func() error { return v.sealBlock(ctx, in, index) })
+		g.Go(func() error { return v.sealBlock(ctx, in, index, nil) })
 	}
 	return g.Wait()
 }
@@ -243,10 +247,27 @@ func (v *Volume) makeCandidate(ctx context.Context, in *inode) error {
 // that is not here has to be sealed first too, so it goes round until there is none.
 func (v *Volume) prepareSealed(ctx context.Context, in *inode) error {
 	for {
-		if err := v.sealDirty(ctx, in); err != nil {
+		if err := v.sealMost(ctx, in); err != nil {
 			return err
 		}
 		if err := v.prepareBlocks(ctx, in); !errors.Is(err, errNotCached) {
+			return err
+		}
+	}
+}
+
+// sealMost seals the dirty blocks, and again what was written meanwhile, until few are left or it gets no
+// nearer to that: a writer waits while those are sealed.
+func (v *Volume) sealMost(ctx context.Context, in *inode) error {
+	for last := math.MaxInt; ; {
+		in.mu.RLock()
+		n := len(in.dirty)
+		in.mu.RUnlock()
+		if n == 0 || n > last/2 {
+			return nil
+		}
+		last = n
+		if err := v.sealDirty(ctx, in); err != nil {
 			return err
 		}
 	}

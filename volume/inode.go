@@ -56,11 +56,14 @@ type content struct {
 	minSize  int64  // the smallest size since the candidate was made
 	unsaved  []span // written since the last journal record
 	saveMin  int64  // the smallest size since the last journal record
-	saves    uint64 // journal records so far
+	saves    uint64 // journal records so far; guarded by fold
+	savedGen uint64 // the generation that the records hold
 	journals bool   // records exist that the next commit must remove
 
 	kernelCached bool // the kernel's pages are those of this content
 	published    int64
+	lookedGen    uint64 // the generation when the publisher last looked
+	firstChange  int64  // when the first change was made that is not in the tree
 }
 
 // candidate is a version whose chunks are stored, waiting for them to be
@@ -182,9 +185,13 @@ func (v *Volume) blockSize(in *inode) int64 {
 // touched notes a change of content now, and pins the inode until the change is
 // in the tree; in.mu is held.
 func (v *Volume) touched(in *inode) {
+	now := v.now()
+	if !in.changed {
+		in.firstChange = now
+	}
 	in.gen++
 	in.changed = true
-	in.mtime = v.now()
+	in.mtime = now
 	if in.pinned {
 		return
 	}

@@ -191,28 +191,119 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 	return v.commitNow(ctx, in)
 }
 
-// journal writes a record of what is not yet saved, if it is little enough and
-// none of it was sealed meanwhile; in.fold is held.
+// journal writes records of what is not yet saved, if none of it is being sealed and it is
+// little, or so scattered that sealing the blocks around it would cost much more; in.fold is held.
 func (v *Volume) journal(in *inode) (done bool, err error) {
+	records, restore := v.journalRecords(in)
+	if records == nil {
+		return false, nil
+	}
+	err = v.cfg.State.Update(func(tx kv.Tx) error { // together, so that no crash leaves a part
+		for i, r := range records {
+			if err := tx.Put(recordKey(in.id, in.saves+uint64(i)), r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		restore()
+		return false, fmt.Errorf("write a journal record: %w", err)
+	}
+	in.saves += uint64(len(records))
+	v.unsynced.Store(true)
+	return true, nil
+}
+
+// journalRecords returns the records that journal writes, or nil if it is not to. They are
+// copies, so that nobody who writes to the file waits while they are written. If that fails, restore has them made again.
+func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func()) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	in.unsaved = mergeSpans(in.unsaved)
 	total := int64(0)
 	for _, s := range in.unsaved {
 		total += s.end - s.off
 	}
-	if in.rebased || len(in.sealed) > 0 || in.size <= int64(v.cfg.InlineMax) || total > int64(v.cfg.JournalMax) {
-		return false, nil
+	if in.rebased || len(in.sealed) > 0 || total >= v.blockSize(in) && v.anyFull(in) || in.size <= int64(v.cfg.InlineMax) {
+		return nil, nil
 	}
-	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime, extents: v.unsavedExtents(in)}
-	key := recordKey(in.id, in.saves)
-	if err := v.cfg.State.Update(func(tx kv.Tx) error { return tx.Put(key, r.encode()) }); err != nil {
-		return false, fmt.Errorf("write a journal record: %w", err)
+	if total > int64(v.cfg.JournalMax) && (total > v.cfg.DirtyMax || !v.scattered(in)) {
+		return nil, nil
 	}
-	in.saves++
+	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime}
+	for extents := v.unsavedExtents(in); ; {
+		n := fitRecord(extents)
+		r.extents = extents[:n]
+		records = append(records, r.encode())
+		if extents = extents[n:]; len(extents) == 0 {
+			break
+		}
+		r.minSize = r.size
+	}
+	unsaved, saveMin := in.unsaved, in.saveMin
 	in.journals = true
-	in.unsaved, in.saveMin = nil, in.size
-	v.unsynced.Store(true)
-	return true, nil
+	in.unsaved, in.saveMin, in.savedGen = nil, in.size, in.gen
+	return records, func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.unsaved, in.saveMin, in.savedGen = append(unsaved, in.unsaved...), min(saveMin, in.saveMin), 0
+	}
+}
+
+// recordMax is about how many bytes of a file go into one record.
+const recordMax = 1 << 20
+
+// fitRecord returns how many of the extents go into one record.
+func fitRecord(extents []fileExtent) (n int) {
+	for bytes := 0; n < len(extents) && bytes < recordMax; n++ {
+		bytes += len(extents[n].data)
+	}
+	return n
+}
+
+// anyFull reports whether a dirty block is about to be sealed; in.mu is held.
+func (v *Volume) anyFull(in *inode) bool {
+	for _, o := range in.dirty {
+		if o.covers(0, int(v.blockSize(in))) {
+			return true
+		}
+	}
+	return false
+}
+
+// foldFactor is how many times as much as what was written the blocks around it must be for
+// a file to count as scattered.
+const foldFactor = 4
+
+// scattered reports whether sealing the dirty blocks of a file costs much more than journalling
+// what was written to them; in.mu is held.
+func (v *Volume) scattered(in *inode) bool {
+	written := int64(0)
+	for _, o := range in.dirty {
+		written += o.held()
+	}
+	return int64(len(in.dirty))*v.blockSize(in) >= foldFactor*written
+}
+
+// save journals what was written to a file, or if that is not possible has it published.
+func (v *Volume) save(ctx context.Context, in *inode) error {
+	if done, err := v.saveNow(ctx, in); done || err != nil {
+		return err
+	}
+	return v.flush(ctx, in)
+}
+
+func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	if err := v.commitNow(ctx, in); err != nil {
+		return false, err
+	}
+	if gone, err := v.orphan(in); gone || err != nil {
+		return gone, err
+	}
+	return v.journal(in)
 }
 
 // unsavedExtents returns what lies in the unsaved spans; in.mu is held. The

@@ -1,6 +1,10 @@
 package volume
 
-import "sort"
+import (
+	"cmp"
+	"slices"
+	"sort"
+)
 
 // overlay is what was written to one block since the block was last sealed:
 // extents over whatever lies below. It has no lock; inode.mu guards it.
@@ -140,4 +144,18 @@ func addSpan(list []span, s span) []span {
 		}
 	}
 	return append(list, s)
+}
+
+// mergeSpans sorts a list of spans and joins those that touch, in place.
+func mergeSpans(list []span) []span {
+	slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.off, b.off) })
+	out := list[:0]
+	for _, s := range list {
+		if n := len(out); n > 0 && s.off <= out[n-1].end {
+			out[n-1].end = max(out[n-1].end, s.end)
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
 }

@@ -146,17 +146,40 @@ func (v *Volume) publisher() {
 			return
 		}
 		for _, in := range v.changedInodes() {
-			in.mu.RLock()
-			due := in.changed && v.now()-in.published >= int64(v.cfg.PublishInterval)
-			in.mu.RUnlock()
-			if due {
-				if err := v.flush(v.ctx, in); err != nil && v.ctx.Err() == nil {
-					v.log.Warn("cannot publish a file yet", "inode", in.ino, "error", err)
-				}
+			if err := v.publishDue(in); err != nil && v.ctx.Err() == nil {
+				v.log.Warn("cannot publish a file yet", "inode", in.ino, "error", err)
 			}
 			v.release(in)
 		}
 	}
+}
+
+const (
+	// putOff bounds how long a file is not published, in publish intervals, while it is
+	// written all over: then sealing its blocks each time would cost many times what is written.
+	putOff = 10
+	// putOffBlocks is how few dirty blocks are not worth that.
+	putOffBlocks = 16
+)
+
+// publishDue publishes a file if it is time, or else journals it.
+func (v *Volume) publishDue(in *inode) error {
+	now, interval := v.now(), int64(v.cfg.PublishInterval)
+	in.mu.Lock()
+	hot := in.gen != in.lookedGen
+	in.lookedGen = in.gen
+	due := in.changed && now-in.published >= interval
+	since := max(in.published, in.firstChange)
+	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && !v.dirty.half() && v.scattered(in)
+	saved := in.savedGen == in.gen
+	in.mu.Unlock()
+	switch {
+	case !due, wait && saved:
+		return nil
+	case wait:
+		return v.save(v.ctx, in)
+	}
+	return v.flush(v.ctx, in)
 }
 
 // wroteTree notes that the tree has ops that are neither published nor durable.

@@ -138,7 +138,7 @@ func (h *Handle) fetch(base chunk.Version, index int64) {
 	h.ahead.far = !here
 	h.ahead.mu.Unlock()
 	if here {
-		_, err = v.cache.get(ctx, id)
+		err = v.cache.use(ctx, id, func([]byte) {})
 	} else {
 		err = v.cfg.Chunks.Ahead(ctx, id)
 	}

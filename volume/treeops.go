@@ -468,7 +468,7 @@ func (v *Volume) setAttr(in *inode, s SetAttr) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if c.Mask&namespace.AttrMtime != 0 {
-		in.mtime = c.Mtime
+		in.mtime, in.savedGen = c.Mtime, 0
 		if in.ready != nil {
 			in.ready.mtime = c.Mtime
 		}

@@ -139,8 +139,8 @@ func (v *Volume) writable() error {
 	return nil
 }
 
-// loadChunk fetches and opens one chunk.
-func (v *Volume) loadChunk(ctx context.Context, id chunk.ID) ([]byte, error) {
+// loadChunk fetches and opens one chunk, and appends what is in it to dst.
+func (v *Volume) loadChunk(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
 	buf := sealedPool.Get().(*[]byte)
 	defer sealedPool.Put(buf)
 	sealed, err := v.cfg.Chunks.Get(ctx, (*buf)[:0], id)
@@ -148,7 +148,7 @@ func (v *Volume) loadChunk(ctx context.Context, id chunk.ID) ([]byte, error) {
 		return nil, fmt.Errorf("get chunk %v: %w", id, err)
 	}
 	*buf = sealed
-	plain, err := v.cfg.Sealer.Open(nil, sealed)
+	plain, err := v.cfg.Sealer.Open(dst, sealed)
 	if err != nil {
 		return nil, fmt.Errorf("open chunk %v: %w", id, err)
 	}
@@ -185,7 +185,7 @@ func (n nodeIO) LoadNode(ctx context.Context, id chunk.ID) ([]byte, error) {
 func (n nodeIO) SaveNode(ctx context.Context, plain []byte) (chunk.ID, error) {
 	id, err := n.v.store(ctx, plain)
 	if err == nil {
-		n.v.cache.put(id, append([]byte(nil), plain...))
+		n.v.cache.put(id, append([]byte(nil), plain...), true)
 	}
 	return id, err
 }

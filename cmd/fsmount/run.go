@@ -121,6 +121,7 @@ func showPhrase(g *globals, phrase string) error {
 // serveNode runs the node in this process until ctx is done or its mount goes.
 // ready is called once it is usable.
 func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready func() error) (err error) {
+	serveProfiles(cfg.Logger)
 	h, err := node.OpenHost(ctx, cfg)
 	if err != nil {
 		return err

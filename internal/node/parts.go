@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/replica"
 	"github.com/foreverfs/forever/volume"
@@ -66,6 +68,7 @@ func (n *Node) openVolume() error {
 		Logger:    n.log.Named("volume"),
 		ReadOnly:  n.cfg.ReadOnly,
 		DiskUsage: n.diskUsage,
+		DirtyMax:  dirtyMax(),
 		Elsewhere: n.elsewhere(),
 		Now:       n.cfg.Now,
 	})
@@ -123,4 +126,15 @@ func (n *Node) serveReplica() error {
 	}
 	n.spawn("exchange with other devices", func(ctx context.Context) error { return n.repl.Serve(ctx) })
 	return nil
+}
+
+// dirtyMax returns how many bytes written to files may wait in memory for being sealed: a sixty-fourth of the
+// machine's, within bounds.
+func dirtyMax() int64 {
+	const least, most = 64 << 20, 256 << 20
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return least
+	}
+	return min(most, max(least, int64(uint64(info.Totalram)*uint64(info.Unit)/64)))
 }

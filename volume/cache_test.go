@@ -1,0 +1,69 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/foreverfs/forever/chunk"
+)
+
+// TestCacheMemory: what somebody looks at, or kept, is never given to another load.
+func TestCacheMemory(t *testing.T) {
+	const size = 1 << 10
+	c := newBlockCache(8*size, func(_ context.Context, dst []byte, id chunk.ID) ([]byte, error) {
+		return append(dst, bytes.Repeat(id[:1], size)...), nil
+	})
+	check := func(id chunk.ID, p []byte) {
+		if len(p) != size || bytes.Count(p, id[:1]) != size {
+			t.Errorf("chunk %v holds something else", id)
+		}
+	}
+	var wg sync.WaitGroup
+	for seed := range uint64(4) {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, 0))
+			kept := map[chunk.ID][]byte{}
+			for range 5000 {
+				id := chunk.ID{byte(rng.IntN(64))}
+				if rng.IntN(50) == 0 {
+					p, err := c.get(ctx, id)
+					if err != nil {
+						t.Error(err)
+					}
+					kept[id] = p
+				}
+				if err := c.use(ctx, id, func(p []byte) { check(id, p) }); err != nil {
+					t.Error(err)
+				}
+			}
+			for id, p := range kept {
+				check(id, p)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func BenchmarkCacheLoad(b *testing.B) {
+	k := testKeyring()
+	plain := make([]byte, 64<<10)
+	for i := range plain {
+		plain[i] = byte(rand.Uint32())
+	}
+	sealed, _, err := k.Seal(nil, plain)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newBlockCache(48<<20, func(_ context.Context, dst []byte, _ chunk.ID) ([]byte, error) { return k.Open(dst, sealed) })
+	b.SetBytes(int64(len(plain)))
+	n := uint32(0)
+	for b.Loop() {
+		n++
+		if err := c.use(ctx, chunk.ID{byte(n), byte(n >> 8), byte(n >> 16)}, func([]byte) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
