@@ -61,17 +61,17 @@ func TestJudge(t *testing.T) {
 func TestMarkdown(t *testing.T) {
 	r := report{Rounds: 2, Scale: fullScale()}
 	r.addRow(row{key: "a", title: "A", unit: "s", target: 0.5})
-	for range 2 {
-		r.add("a", native, sample{Units: 1, Seconds: 1})
+	for _, took := range []float64{1, 2} {
+		r.add("a", native, sample{Units: 1, Seconds: took})
 		r.add("a", ours, sample{Units: 1, Seconds: 4, CPU: 2, PeakRSS: 5 * mib})
-		r.add("a", ceiling, sample{Units: 1, Seconds: 2})
+		r.add("a", ceiling, sample{Units: 1, Seconds: 2 * took})
 	}
 	r.add("not asked for", ours, sample{Units: 1, Seconds: 1})
 	r.check(check{Title: "B", Value: 3, Limit: 2, Unit: "MiB"})
 	var out bytes.Buffer
 	r.markdown(&out)
 	for _, line := range []string{
-		"| A | s | 1.00 | 4.00 |  | 2.00 | 0.25 (0.25–0.25) | 0.50 | 0.50 (0.50–0.50) |  | 0.50 (0.50–0.50) | **no**: native, ceiling |",
+		"| A | s | 1.50 | 4.00 |  | 3.00 | 0.38 (0.25–0.50) | 0.50 | 0.75 (0.50–1.00) |  | 0.50 | **no**: native |",
 		"| A | 2.00 | 5 |  |  | 0.00 | 0 |",
 		"| B | 3.00 MiB | 2.00 MiB | **no** |",
 	} {

@@ -188,5 +188,8 @@ func ratio(s *summary) string {
 	if s == nil {
 		return ""
 	}
+	if s.Min == s.Max { // one round
+		return figure(s.Median)
+	}
 	return fmt.Sprintf("%s (%s–%s)", figure(s.Median), figure(s.Min), figure(s.Max))
 }

@@ -157,7 +157,7 @@ func (b *bench) round(ctx context.Context, g group, round int, systems []*system
 		for _, s := range systems {
 			m, err := b.measure(ctx, r, s, places[s])
 			if ctx.Err() != nil {
-				return ctx.Err()
+				return context.Cause(ctx) // which signal
 			}
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", r.key, s.name, err)
