@@ -295,22 +295,24 @@ func TestPostgres(t *testing.T) {
 	figures := map[string]string{}
 	for _, where := range []string{"natively", "on the mount"} {
 		t.Run(where, func(t *testing.T) {
-			dir, err := os.MkdirTemp("", "forever-pg-")
+			// Not t.TempDir: the path of a socket has to be short, and postgres may enter.
+			base, err := os.MkdirTemp("", "forever-pg-")
 			must(t, err)
-			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			must(t, os.Chown(dir, uid, gid))
-			sock := dir // a path to a socket is short
+			t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+			must(t, os.Chown(base, uid, gid))
+			dir := filepath.Join(base, "pg")
 			if where != "natively" {
 				// The test's directories let nobody else in, so the mount is reached under another name too.
-				must(t, os.Mkdir(filepath.Join(dir, "mnt"), 0o755))
-				must(t, syscall.Mount(a.mnt, filepath.Join(dir, "mnt"), "", syscall.MS_BIND, ""))
-				t.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "mnt"), syscall.MNT_DETACH) })
-				dir = filepath.Join(dir, "mnt", "pg")
-				must(t, os.Mkdir(dir, 0o755))
-				must(t, os.Chown(dir, uid, gid))
+				bound := filepath.Join(base, "mnt")
+				must(t, os.Mkdir(bound, 0o755))
+				must(t, syscall.Mount(a.mnt, bound, "", syscall.MS_BIND, ""))
+				t.Cleanup(func() { must(t, syscall.Unmount(bound, syscall.MNT_DETACH)) })
+				dir = filepath.Join(bound, "pg")
 			}
-			p := &place{t: t, dir: dir, as: as, env: []string{"PATH=" + filepath.Dir(bins[len(bins)-1]) + ":/usr/bin:/bin", "PGHOST=" + sock, "PGDATA=" + filepath.Join(dir, "db"), "PGUSER=postgres", "LC_ALL=C", "TMPDIR=" + sock, "HOME=" + sock}}
-			figures[where] = runPostgres(t, p, sock)
+			must(t, os.Mkdir(dir, 0o755))
+			must(t, os.Chown(dir, uid, gid))
+			p := &place{t: t, dir: dir, as: as, env: []string{"PATH=" + filepath.Dir(bins[len(bins)-1]) + ":/usr/bin:/bin", "PGHOST=" + base, "PGDATA=" + filepath.Join(dir, "db"), "PGUSER=postgres", "LC_ALL=C", "TMPDIR=" + base, "HOME=" + base}}
+			figures[where] = runPostgres(t, p, base)
 		})
 	}
 	t.Logf("natively: %s", figures["natively"])
