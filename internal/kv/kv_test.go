@@ -471,6 +471,21 @@ func stateAfterCrash(t *testing.T, fs vfs.FS, states []map[string]string, synced
 	return 0
 }
 
+// TestWithoutLog: a state that its owner can make anew needs no log, and is closed without an error.
+func TestWithoutLog(t *testing.T) {
+	db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: vfs.NewMem(), DisableWAL: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	putAll(t, db, "a", "b")
+	if got := list(t, db, nil, nil); len(got) != 2 {
+		t.Errorf("found %q", got)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPrefixEnd(t *testing.T) {
 	for _, c := range []struct{ in, want []byte }{
 		{[]byte("a"), []byte("b")},

@@ -31,7 +31,8 @@ type PebbleConfig struct {
 // Pebble is a DB on disk. Updates gather in memory for a moment and then go into its write-ahead log
 // together, which is the journal: Sync is one flush of it, and what it holds is replayed at the next open.
 type Pebble struct {
-	db *pebble.DB
+	db    *pebble.DB
+	noLog bool // nothing can be flushed by itself
 
 	// Locks are taken in this order: updates, pouring, mu.
 
@@ -90,7 +91,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", cfg.Dir, err)
 	}
-	p := &Pebble{db: db, recent: &layer{}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	p := &Pebble{db: db, noLog: cfg.DisableWAL, recent: &layer{}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 	p.tx = pebbleTx{p: p, writes: map[string][]byte{}}
 	go p.pourer()
 	return p, nil
@@ -183,7 +184,7 @@ func (p *Pebble) DiskUsage() uint64 { return p.db.Metrics().DiskSpaceUsage() }
 func (p *Pebble) Close() error {
 	close(p.quit)
 	<-p.ended
-	return errors.Join(p.pour(true), p.db.Close())
+	return errors.Join(p.pour(!p.noLog), p.db.Close())
 }
 
 // Raw returns the database itself, for metrics.
