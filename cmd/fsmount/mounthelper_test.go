@@ -232,6 +232,14 @@ func (m *machine) kill() {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		m.t.Fatal(err)
 	}
+	// It is a daemon: nobody here waits for it, and until it has gone it may still answer.
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+	}
+	m.t.Fatal("what was killed is still there")
 }
 
 // TestMountAfterKill finds that a killed node's dead mount is in nobody's way.

@@ -46,7 +46,8 @@ func TestStreaming(t *testing.T) {
 	if first > 4*trip {
 		t.Errorf("the first byte took %v", first)
 	}
-	if got < 0.85*rate {
+	// In every test run, where other tests may be beside it, the yardstick is what a plain copy gets.
+	if got < 0.85*scale(plain, rate) {
 		t.Errorf("read at %.2f of the link", got/rate)
 	}
 	each := readAtRandom(t, filepath.Join(b.mnt, "at-random"), filepath.Join(a.mnt, "at-random"), size, scale(100, 500))
