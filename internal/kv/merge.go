@@ -8,22 +8,27 @@ import (
 	"github.com/tidwall/btree"
 )
 
-// view is one state: the database at some moment and the layers over it.
+// view is one state, in [lo, hi): the database at some moment and the layers over it.
 type view struct {
 	it     *pebble.Iterator
 	layers []*btree.Map[string, []byte] // the first counts most
 }
 
-// view opens the state in [lo, hi) as it is now. Who opens it closes its iterator.
-func (p *Pebble) view(lo, hi []byte) (view, error) {
+// openView opens what a reader of the database has in a range. Who opens it closes its iterator.
+func openView(r pebble.Reader, lo, hi []byte) (v view, err error) {
 	if len(lo) == 0 {
 		lo = nil // pebble takes an empty bound for a key
 	}
+	v.it, err = r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
+	return v, err
+}
+
+// view opens the state in a range as it is now.
+func (p *Pebble) view(lo, hi []byte) (view, error) {
 	p.mu.Lock() // and not for reading: a copy marks its origin
 	defer p.mu.Unlock()
 	// Under the lock: what leaves a layer later must not be missing from both.
-	it, err := p.db.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
-	v := view{it: it}
+	v, err := openView(p.db, lo, hi)
 	if p.recent.vals.Len() > 0 {
 		v.layers = append(v.layers, p.recent.vals.Copy())
 	}
@@ -95,12 +100,12 @@ func (v view) scan(lo, hi []byte, fn func(key, value []byte) bool) error {
 	}
 }
 
-// scanView opens the state in a range, with a layer of one's own on top, and goes through it.
-func (p *Pebble) scanView(top *layer, lo, hi []byte, fn func(key, value []byte) bool) (err error) {
+// scanView goes through what open opens, with a layer of one's own on top unless that is nil.
+func scanView(open func(lo, hi []byte) (view, error), top *layer, lo, hi []byte, fn func(key, value []byte) bool) (err error) {
 	if hi != nil && bytes.Compare(lo, hi) >= 0 {
 		return nil
 	}
-	v, err := p.view(lo, hi)
+	v, err := open(lo, hi)
 	if err != nil {
 		return err
 	}

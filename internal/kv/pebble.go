@@ -1,7 +1,6 @@
 package kv
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"sync"
@@ -122,7 +121,7 @@ func found(v []byte) ([]byte, error) {
 
 // Scan implements Reader.
 func (p *Pebble) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
-	return p.scanView(nil, lo, hi, fn)
+	return scanView(p.view, nil, lo, hi, fn)
 }
 
 // Update implements DB. Updates run one after the other.
@@ -161,7 +160,8 @@ func (s pebbleSnapshot) Scan(lo, hi []byte, fn func(key, value []byte) bool) err
 	if s.err != nil {
 		return s.err
 	}
-	return pebbleScan(s.s, lo, hi, fn)
+	open := func(lo, hi []byte) (view, error) { return openView(s.s, lo, hi) }
+	return scanView(open, nil, lo, hi, fn)
 }
 
 func (s pebbleSnapshot) Close() error { return s.s.Close() }
@@ -219,7 +219,7 @@ func (t *pebbleTx) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
 			top.set(k, v)
 		}
 	}
-	return t.p.scanView(&top, lo, hi, fn)
+	return scanView(t.p.view, &top, lo, hi, fn)
 }
 
 func (t *pebbleTx) Put(key, value []byte) error {
@@ -242,30 +242,6 @@ func pebbleGet(r pebble.Reader, key []byte) ([]byte, error) {
 	}
 	out := append(make([]byte, 0, len(v)), v...)
 	return out, closer.Close()
-}
-
-func pebbleScan(r pebble.Reader, lo, hi []byte, fn func(key, value []byte) bool) (err error) {
-	if hi != nil && bytes.Compare(lo, hi) >= 0 {
-		return nil
-	}
-	if len(lo) == 0 {
-		lo = nil // pebble takes an empty bound for a key
-	}
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lo, UpperBound: hi})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		if !fn(it.Key(), v) {
-			return nil
-		}
-	}
-	return it.Error()
 }
 
 type quietLogger struct{}
