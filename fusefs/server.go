@@ -23,7 +23,8 @@ type Config struct {
 	Volume *volume.Volume
 
 	ReadOnly bool
-	// AllowOther lets users in other than the one who mounts; modes are enforced either way.
+	// AllowOther lets users in other than the one who mounts. Modes are enforced, but on a mount that only
+	// root can enter.
 	AllowOther bool
 	// Options are what the mount is to have besides, in the words of mount(8): "noexec",
 	// "noatime", "dev" and their like. Without "dev" and "suid" it has neither.
