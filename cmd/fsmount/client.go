@@ -33,6 +33,11 @@ func withAnyNode(ctx context.Context, g *globals, fn func(context.Context, *cont
 	if err != nil {
 		return err
 	}
+	return withConfigured(ctx, g, cfg, fn)
+}
+
+// withConfigured is withAnyNode where the node for the moment is as cfg says.
+func withConfigured(ctx context.Context, g *globals, cfg node.Config, fn func(context.Context, *control.Client) error) error {
 	for {
 		n, err := ownNode(ctx, cfg)
 		if err != nil {

@@ -24,7 +24,12 @@ signatures, the files of the state by their checksums. Damaged chunks are fetche
 devices. It ends with exit code 21 if something was damaged that could not be mended.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: runner(func(ctx context.Context, _ []string) error {
-			return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error { return runScrub(ctx, g, c, asJSON) })
+			cfg, err := quietConfig(g)
+			if err != nil {
+				return err
+			}
+			cfg.Verify = true
+			return withConfigured(ctx, g, cfg, func(ctx context.Context, c *control.Client) error { return runScrub(ctx, g, c, asJSON) })
 		}).cobra(),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object")

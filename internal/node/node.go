@@ -67,6 +67,9 @@ type Config struct {
 	// Quota is how much of the disk a volume that is joined may use, in bytes; 0 means
 	// no limit. It is kept with the volume.
 	Quota int64
+	// Verify compares the tables with what they were before they are opened: a node that opens them may write
+	// some of them anew, and what was damaged in there goes unseen.
+	Verify bool
 	// Beside returns the other volumes that this process serves from the data directory; may be nil.
 	Beside func() []control.Beside
 }
@@ -95,6 +98,7 @@ type Node struct {
 	budget  budget
 	sums    sums     // of files that do not change
 	noticed []string // what was damaged when the node started
+	damaged []string // tables that were, if they were looked at
 	repl    *replica.Replica
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica

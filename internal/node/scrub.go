@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/foreverfs/forever/casstore"
@@ -74,7 +75,9 @@ func (n *Node) scrubState(rep *control.ScrubReport) error {
 		return err
 	}
 	rep.Files = uint64(checked)
-	for _, name := range tables {
+	tables = append(tables, n.damaged...)
+	slices.Sort(tables)
+	for _, name := range slices.Compact(tables) {
 		text := "file " + n.dir.join(name) + " is not as it was written"
 		if strings.HasPrefix(name, chunksName+"/") {
 			text += "; the next start makes the index of the chunks anew"

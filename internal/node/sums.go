@@ -211,6 +211,11 @@ func (n *Node) compareSums() error {
 		}
 	}
 	n.sums = known
+	if n.cfg.Verify {
+		if n.damaged, _, err = n.dir.damagedTables(known); err != nil {
+			return err
+		}
+	}
 	return n.dir.writeSums(known, false)
 }
 

@@ -1,0 +1,75 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/foreverfs/forever/internal/control"
+)
+
+// TestScrubSeesWhatAStartWritesAnew flips bits in a table of the state that no reader looks at, and has the
+// node's start write the table anew: a scrub that begins before it notices all the same.
+func TestScrubSeesWhatAStartWritesAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cfg := testConfig(t, dir)
+	if _, err := Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second start writes out what the first has in its log
+		if err := mustOpen(t, cfg).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tables, err := filepath.Glob(filepath.Join(dir, stateName, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	table, _ := filepath.Rel(dir, tables[0])
+	whole, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// scrub tells whether a scrub of a copy with one byte of the table changed notices that.
+	scrub := func(at int, verify bool) bool {
+		c := cfg
+		c.Dir, c.Verify = filepath.Join(t.TempDir(), "copy"), verify
+		if err := os.CopyFS(c.Dir, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		changed := slices.Clone(whole)
+		changed[at] ^= 1
+		if err := os.WriteFile(filepath.Join(c.Dir, table), changed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		n, err := Open(t.Context(), c)
+		if err != nil {
+			return true
+		}
+		defer n.Close()
+		if err := n.state.Raw().Compact(t.Context(), []byte{0}, []byte{0xff}, false); err != nil {
+			return true
+		}
+		rep, err := controlNode{n: n}.Scrub(t.Context(), func(control.ScrubProgress) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(rep.Problems, func(p string) bool { return strings.Contains(p, table) })
+	}
+	unseen := 0
+	for at := 0; at < len(whole) && unseen < 3; at += 16 {
+		if scrub(at, false) {
+			continue
+		}
+		unseen++
+		if !scrub(at, true) {
+			t.Errorf("byte %d of %d was changed, and nothing noticed", at, len(whole))
+		}
+	}
+	if unseen == 0 {
+		t.Error("no byte of the table goes unread when it is written anew: nothing was tested")
+	}
+}
