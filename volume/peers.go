@@ -73,26 +73,83 @@ func (v *Volume) observe(ctx context.Context, in *inode) {
 	if v.cfg.Peers.Alone() {
 		return
 	}
-	if dirs := v.watchOf(in); len(dirs) > 0 {
-		v.cfg.Peers.Observe(ctx, dirs, before(ctx))
+	dirs := v.watchOf(in)
+	if len(dirs) == 0 {
+		return
 	}
+	if !v.cfg.Peers.Covered(dirs) {
+		dirs = v.withNext(in, dirs)
+	}
+	v.cfg.Peers.Observe(ctx, dirs, before(ctx))
 }
 
-// ObserveEntries sees to it that what is read next of what entries name is what
-// connected mounts made of it: with one question for all of them.
+// ObserveEntries sees to it that what is read next of the files that entries name is what connected mounts made
+// of it: with one question for all of them. Directories are watched when somebody looks at one of them: a
+// list of names must not make everybody who works below wait.
 func (v *Volume) ObserveEntries(ctx context.Context, list []DirEntry) {
 	if v.cfg.Peers.Alone() {
 		return
 	}
 	ids := make([]namespace.NodeID, 0, len(list))
 	for i := range list {
-		if list[i].id != (namespace.NodeID{}) {
+		if list[i].Kind != namespace.KindDir && list[i].id != (namespace.NodeID{}) {
 			ids = append(ids, list[i].id)
 		}
 	}
 	if dirs := v.watch(watchedPlaces, ids...); len(dirs) > 0 {
 		v.cfg.Peers.Observe(ctx, dirs, before(ctx))
 	}
+}
+
+// walk is the directory that was observed last without being watched.
+type walk struct {
+	mu     sync.Mutex
+	parent namespace.NodeID
+	name   string
+}
+
+// follow notes the next directory, and reports whether it is in the same directory as the last, behind it.
+func (w *walk) follow(parent namespace.NodeID, name string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	follows := w.parent == parent && w.name < name
+	w.parent, w.name = parent, name
+	return follows
+}
+
+// withNext adds to what a directory depends on the directories after it, if the one observed before was in
+// the same directory: somebody goes through it, as ls -l and find do, and one question does for many.
+func (v *Volume) withNext(in *inode, dirs []namespace.Watched) []namespace.Watched {
+	n, err := v.node(in)
+	if err != nil || n.Kind != namespace.KindDir {
+		return dirs
+	}
+	list, err := v.dirsAfter(n)
+	if err != nil { // gone meanwhile
+		return dirs
+	}
+	ids := []namespace.NodeID{in.id}
+	for i := range list {
+		if list[i].Kind == namespace.KindDir {
+			ids = append(ids, list[i].Node)
+		}
+	}
+	return v.watch(watchedPlaces, ids...)
+}
+
+// dirsAfter lists what stands after a directory in its parent, or nothing if it does not follow the one before.
+func (v *Volume) dirsAfter(n namespace.Node) ([]namespace.Entry, error) {
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	path, err := v.cfg.Tree.Path(n.ID)
+	if err != nil || len(path) == 0 {
+		return nil, err
+	}
+	name := path[len(path)-1]
+	if !v.walk.follow(n.Parent, name) {
+		return nil, nil
+	}
+	return v.cfg.Tree.List(n.Parent, name, dirPage)
 }
 
 // treeLock is a lock that counts how often the tree may have changed.

@@ -237,7 +237,6 @@ func TestReadsObserve(t *testing.T) {
 		"listxattr":    func() error { _, err := r.Listxattr(ctx, f.Ino); return err },
 		"open":         func() error { h, err := r.Open(ctx, f.Ino, 0); h.Release(); return err },
 		"opendir":      func() error { h, err := r.OpenDir(ctx, d.Ino); h.Release(); return err },
-		"entries":      func() error { return observeRoot(r) },
 		"no such name": func() error { _, _ = r.Lookup(ctx, d.Ino, "none"); return nil },
 	}
 	for name, read := range reads {
@@ -251,15 +250,62 @@ func TestReadsObserve(t *testing.T) {
 	}
 }
 
-func observeRoot(r *rig) error {
-	h, err := r.OpenDir(context.Background(), RootIno)
+// TestListingWatchesNoDirectory lists a directory, which must not make others wait who work in those below;
+// looking at them one after the other asks for the rest together.
+func TestListingWatchesNoDirectory(t *testing.T) {
+	r, p := peered(t)
+	ctx := context.Background()
+	var inos []uint64
+	names := map[namespace.NodeID]string{}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		a, err := r.Mkdir(ctx, Caller{}, RootIno, name, 0o755)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := r.cfg.Tree.NodeByIno(a.Ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names[n.ID] = name
+		inos = append(inos, a.Ino)
+	}
+	want := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, id := range p.observed {
+			if name, ok := names[id]; ok {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: watched %v, want %v", what, got, want)
+		}
+	}
+	look := func(i int) {
+		t.Helper()
+		if _, err := r.Getattr(ctx, inos[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.observed = nil
+	h, err := r.OpenDir(ctx, RootIno)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
 	defer h.Release()
 	list, err := h.Read(0, 10)
-	r.ObserveEntries(context.Background(), list)
-	return err
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ObserveEntries(ctx, list)
+	want("listed")
+	look(1)
+	want("one", "b")
+	look(0)
+	want("one before it", "a", "b")
+	look(2)
+	want("one behind", "a", "b", "c", "d")
 }
 
 // TestForgetDirsKeepsWhatTheKernelUses gives back two directories of which the kernel knows one.

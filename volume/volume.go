@@ -36,6 +36,7 @@ type Volume struct {
 	notifier Notifier
 
 	handles atomic.Uint64 // numbers given to handles
+	walk    walk
 
 	seals    chan sealJob
 	sealing  atomic.Int64 // blocks queued for sealing or being sealed

@@ -253,27 +253,33 @@ func TestUntarOverSlowLink(t *testing.T) {
 		must(t, os.Mkdir(to, 0o755))
 		return timed(func() { run(t, "", "tar", "-xf", tarball, "-C", to) })
 	}
-	times := scale(1, 3)
-	median := func(prefix string, before func(dir string)) time.Duration {
-		var took []time.Duration
-		for i := range times {
-			name := fmt.Sprintf("%s%d", prefix, i)
-			before(name)
-			c0 := a.cpu()
-			took = append(took, untar(name))
-			t.Logf("%s: %v, the node's processor time %v", name, took[i], a.cpu()-c0)
-		}
-		slices.Sort(took)
-		return took[len(took)/2]
+	var took [2][]time.Duration // alone, beside
+	unpackAs := func(which int, name string) {
+		c0 := a.cpu()
+		d := untar(name)
+		took[which] = append(took[which], d)
+		t.Logf("%s: %v, the node's processor time %v", name, d, a.cpu()-c0)
 	}
 	untar("warm")
-	alone := median("alone", func(string) {})
+	unpackAs(0, "alone0")
 	link := newSlowLink(t, a.netns, a.listen, trip/2)
 	b := newNode(t, "b", strings.TrimSpace(a.command("invite", "--addr", link.l.Addr().String())))
-	b.standBack()
-	inStep(t, a, b)
-	a.command("wait", "--timeout", "2m")
-	beside := median("beside", func(string) { a.command("wait", "--timeout", "2m") })
+	for i := range scale(1, 3) { // in turn, as the volume grows all the while
+		if i > 0 {
+			b.stop()
+			unpackAs(0, fmt.Sprint("alone", i))
+			b.start()
+		}
+		b.standBack()
+		inStep(t, a, b)
+		a.command("wait", "--timeout", "2m")
+		unpackAs(1, fmt.Sprint("beside", i))
+		a.command("wait", "--timeout", "2m")
+	}
+	for i := range took {
+		slices.Sort(took[i])
+	}
+	alone, beside := took[0][len(took[0])/2], took[1][len(took[1])/2]
 	t.Logf("unpacked alone in %v, beside a mount that is %v away in %v: %.2f", alone, trip, beside, beside.Seconds()/alone.Seconds())
 	if full && beside.Seconds() > 1.3*alone.Seconds() {
 		t.Errorf("unpacking took %.2f of the time it takes alone", beside.Seconds()/alone.Seconds())
