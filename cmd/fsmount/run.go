@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/foreverfs/forever/internal/control"
@@ -76,8 +78,12 @@ func ending(ctx context.Context, dir string) bool {
 	c := control.NewClient(dir)
 	defer c.Close()
 	st, err := c.Status(ctx)
-	if err != nil || st.Mountpoint == "" {
-		return errors.Is(err, control.ErrNoNode) // else it serves without a mount, or is stuck
+	if err != nil { // of a killed node the last threads go a moment after its connections
+		return errors.Is(err, control.ErrNoNode) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+			errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	}
+	if st.Mountpoint == "" {
+		return false
 	}
 	mounts, err := node.Mounts()
 	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == dir })
