@@ -83,6 +83,13 @@ func (v *Volume) observe(ctx context.Context, in *inode) {
 	v.cfg.Peers.Observe(ctx, dirs, before(ctx))
 }
 
+// observeOnly is observe that never asks for other directories along with it.
+func (v *Volume) observeOnly(ctx context.Context, in *inode) {
+	if !v.cfg.Peers.Alone() {
+		v.cfg.Peers.Observe(ctx, v.watchOf(in), before(ctx))
+	}
+}
+
 // ObserveEntries sees to it that what is read next of the files that entries name is what connected mounts made
 // of it: with one question for all of them. Directories are watched when somebody looks at one of them: a
 // list of names must not make everybody who works below wait.

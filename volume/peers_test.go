@@ -228,6 +228,9 @@ func TestReadsObserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := r.Link(ctx, f.Ino, RootIno, "l"); err != nil { // of the entries of the root only this depends on d
+		t.Fatal(err)
+	}
 	reads := map[string]func() error{
 		"lookup":       func() error { _, err := r.Lookup(ctx, d.Ino, "f"); return err },
 		"getattr":      func() error { _, err := r.Getattr(ctx, f.Ino); return err },
@@ -237,6 +240,7 @@ func TestReadsObserve(t *testing.T) {
 		"listxattr":    func() error { _, err := r.Listxattr(ctx, f.Ino); return err },
 		"open":         func() error { h, err := r.Open(ctx, f.Ino, 0); h.Release(); return err },
 		"opendir":      func() error { h, err := r.OpenDir(ctx, d.Ino); h.Release(); return err },
+		"entries":      func() error { return observeRoot(r) },
 		"no such name": func() error { _, _ = r.Lookup(ctx, d.Ino, "none"); return nil },
 	}
 	for name, read := range reads {
@@ -248,6 +252,17 @@ func TestReadsObserve(t *testing.T) {
 			t.Errorf("%s observed %v", name, p.observed)
 		}
 	}
+}
+
+func observeRoot(r *rig) error {
+	h, err := r.OpenDir(context.Background(), RootIno)
+	if err != nil {
+		return err
+	}
+	defer h.Release()
+	list, err := h.Read(0, 10)
+	r.ObserveEntries(context.Background(), list)
+	return err
 }
 
 // TestListingWatchesNoDirectory lists a directory, which must not make others wait who work in those below;

@@ -152,7 +152,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 		}
 		v.announce(ctx, dir.id)
 		if spec.Kind == namespace.KindDir {
-			v.observe(ctx, in) // nobody else knows it yet, so nothing waits
+			v.observeOnly(ctx, in) // nobody else knows it yet, so nothing waits
 		}
 		if a, err = v.stat(in); err != nil {
 			v.release(in)
