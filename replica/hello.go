@@ -20,6 +20,7 @@ type peerHello struct {
 	instance [16]byte
 	port     uint32
 	addrs    []string
+	joining  bool // it was let in with this hello, and reads the control log only
 }
 
 // handshaker lets in whom the control log knows, and newcomers with an invite.
@@ -80,6 +81,7 @@ func (r *Replica) answerHello(ctx context.Context, s transport.Stream, own *repl
 	if refusal != nil {
 		return nil, refusal
 	}
+	hello.joining = p.GetJoin() != nil
 	return hello, nil
 }
 

@@ -153,9 +153,11 @@ func (r *Replica) prune() {
 		}
 		return 1
 	})
-	// The first and the last are the neighbours on the ring.
-	ranked := r.ranked(ids[1 : len(ids)-1])
-	r.sessions[ranked[len(ranked)-1]].end("more connections than are wanted")
+	// The first and the last are the neighbours on the ring; who joins goes by itself in a moment.
+	ids = slices.DeleteFunc(ids[1:len(ids)-1], func(id DeviceID) bool { return r.sessions[id].hello.joining })
+	if ranked := r.ranked(ids); len(ranked) > 0 {
+		r.sessions[ranked[len(ranked)-1]].end("more connections than are wanted")
+	}
 }
 
 // maxOthers bounds the devices that a refused one is told of.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -100,6 +101,52 @@ func TestManyDevices(t *testing.T) {
 	}
 	calm(left)
 	spread(left)
+}
+
+// A device with more connections than it wants gives up one, but not that of a newcomer that it is letting in.
+func TestPruneSparesNewcomers(t *testing.T) {
+	network := transport.NewMemory()
+	hub := newTestNode(t, "hub", network.Transport).found().start()
+	for i := range fullMesh + 1 {
+		newTestNode(t, fmt.Sprint(i), network.Transport).joinBy(hub, RoleMember)
+	}
+	r := hub.Replica
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	real := r.sessions
+	defer func() { r.sessions = real }()
+	r.sessions = map[DeviceID]*session{}
+	for i := range meshLimit + 1 {
+		s := &session{r: r, peer: newTestNode(t, fmt.Sprint("peer", i), nil).id(), hello: &peerHello{joining: true}}
+		s.ctx, s.cancel = context.WithCancelCause(t.Context())
+		r.sessions[s.peer] = s
+	}
+	ended := func() (out []DeviceID) {
+		r.prune()
+		for id, s := range r.sessions {
+			if s.ctx.Err() != nil {
+				out = append(out, id)
+			}
+		}
+		return out
+	}
+	if got := ended(); len(got) > 0 {
+		t.Errorf("%d of the newcomers were sent away", len(got))
+	}
+	for id, s := range r.sessions {
+		nearer, before := false, false
+		for other := range r.sessions {
+			nearer = nearer || r.between(r.self, other, id)
+			before = before || r.between(id, other, r.self)
+		}
+		if nearer && before { // no neighbour on the ring, so it may go
+			s.hello.joining = false
+			if got := ended(); len(got) != 1 || got[0] != id {
+				t.Errorf("ended: %v, not %v", got, id)
+			}
+			return
+		}
+	}
 }
 
 func (n *testNode) isReplica() bool {

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -222,7 +221,7 @@ func (n *node) standBack() {
 	must(n.t, err)
 	for _, thread := range threads { // what they begin inherits it
 		id, _ := strconv.Atoi(thread.Name())
-		must(n.t, syscall.Setpriority(syscall.PRIO_PROCESS, id, 19))
+		must(n.t, unix.SchedSetAttr(id, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0))
 	}
 }
 
