@@ -310,7 +310,7 @@ func TestUntarOverSlowLink(t *testing.T) {
 	unpackAs(alone, "alone0")
 	link := newSlowLink(t, a.netns, a.listen, trip/2)
 	b := newNode(t, "b", strings.TrimSpace(a.command("invite", "--addr", link.l.Addr().String())))
-	var share float64 // of one processor, that the other machine and the link took
+	var share float64            // of one processor, that the other machine and the link took
 	for i := range scale(1, 3) { // in turn, as the volume grows all the while
 		if i > 0 {
 			b.stop()
