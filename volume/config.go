@@ -101,7 +101,7 @@ type Config struct {
 
 	// BlockLog is the log2 of the block size of new files; 0 means chunk.DefaultBlockLog.
 	BlockLog uint8
-	// InlineMax is the greatest content kept inside its op, in bytes; 0 means 4096, negative none.
+	// InlineMax is the greatest content kept inside its op, in bytes; 0 means 256, negative none.
 	InlineMax int
 	// JournalMax is the most dirty data that one fsync journals instead of sealing, unless it is scattered; 0 means 256 KiB.
 	JournalMax int
@@ -131,7 +131,7 @@ func (c *Config) setDefaults() {
 		c.BlockLog = chunk.DefaultBlockLog
 	}
 	if c.InlineMax == 0 {
-		c.InlineMax = 4096
+		c.InlineMax = 256
 	}
 	if c.JournalMax == 0 {
 		c.JournalMax = 256 << 10

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -463,6 +464,66 @@ func TestFsyncIsOneFlush(t *testing.T) {
 		}
 		if n := flushes.Load() - before; n != 1 {
 			t.Errorf("fsync %d of %d bytes: %d flushes, want 1", i, size, n)
+		}
+	}
+}
+
+// orderedLog fails the test if a batch comes while chunks that its ops name may not be durable.
+type orderedLog struct {
+	*memLog
+	named func() bool
+}
+
+func (l orderedLog) Append(payload []byte) (uint64, error) {
+	if l.named() {
+		return 0, errors.New("a batch goes out before the chunks it names are durable")
+	}
+	return l.memLog.Append(payload)
+}
+
+// lastingChunks counts the chunks that no Sync has followed.
+type lastingChunks struct {
+	*memChunks
+	loose atomic.Int64
+}
+
+func (c *lastingChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+	c.loose.Add(1)
+	return c.memChunks.Put(ctx, id, sealed)
+}
+
+func (c *lastingChunks) Sync(ctx context.Context) error {
+	c.loose.Store(0)
+	return c.memChunks.Sync(ctx)
+}
+
+func TestChunksBeforeBatch(t *testing.T) {
+	chunks := &lastingChunks{}
+	r := newRig(t, 1, func(c *Config) {
+		smallBlocks(c)
+		c.BatchDelay = time.Hour
+		chunks.memChunks = c.Chunks.(*memChunks)
+		c.Chunks = chunks
+		c.Log = orderedLog{c.Log.(*memLog), func() bool { return chunks.loose.Load() > 0 }}
+	})
+	for i := range 3 {
+		h := r.create(fmt.Sprint(i))
+		r.write(h, "content", 0)
+		if err := h.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.commitQueue(); err != nil {
+			t.Fatal(err)
+		}
+		if chunks.loose.Load() == 0 {
+			t.Fatal("the chunk is durable already: this shows nothing")
+		}
+		if i == 2 { // another device's batch comes first
+			if err := r.Deliver(namespace.AuthorID{9}, 1, nil); strings.Contains(err.Error(), "durable") {
+				t.Error(err)
+			}
+		} else if _, err := r.cutBatch(); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -451,8 +451,8 @@ func (v *Volume) blockLogOf(base chunk.Version) uint8 {
 	return v.cfg.BlockLog
 }
 
-// commitReady brings the candidate into the tree. Its chunks are durable,
-// in.fold is held, in.mu is not.
+// commitReady brings the candidate into the tree, if there is one. Its chunks are in the store; they are durable before
+// the op is. in.fold is held, in.mu is not.
 func (v *Volume) commitReady(in *inode) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -469,6 +469,9 @@ func (v *Volume) commitReady(in *inode) error {
 		set = v.cfg.Tree.Revive
 	}
 	v.treeMu.Lock()
+	if c.chunks {
+		v.named.Add(1)
+	}
 	got, err := set(v.now(), in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
 	v.treeMu.Unlock()
 	if err != nil {

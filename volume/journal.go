@@ -167,11 +167,11 @@ func (v *Volume) syncHere(ctx context.Context) error {
 }
 
 // fsyncContent puts the file's content into the state: as a journal record if
-// it is little, else as chunks and an op.
+// it is little, else as chunks and an op. It is durable when the state is.
 func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 	in.fold.Lock()
 	defer in.fold.Unlock()
-	if err := v.commitNow(ctx, in); err != nil {
+	if err := v.commitReady(in); err != nil {
 		return err
 	}
 	if !v.changedHere(in) {
@@ -188,7 +188,7 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 	if err := v.prepare(ctx, in); err != nil {
 		return err
 	}
-	return v.commitNow(ctx, in)
+	return v.commitReady(in)
 }
 
 // journal writes records of what is not yet saved, if none of it is being sealed and it is
@@ -297,7 +297,7 @@ func (v *Volume) save(ctx context.Context, in *inode) error {
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
 	in.fold.Lock()
 	defer in.fold.Unlock()
-	if err := v.commitNow(ctx, in); err != nil {
+	if err := v.commitReady(in); err != nil {
 		return false, err
 	}
 	if gone, err := v.orphan(in); gone || err != nil {
@@ -391,7 +391,7 @@ func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) e
 	defer in.fold.Unlock()
 	err = v.prepare(v.ctx, in)
 	if err == nil {
-		err = v.commitNow(v.ctx, in)
+		err = v.commitReady(in)
 	}
 	if err != nil {
 		v.log.Error("cannot bring a journalled file into the tree yet", "inode", in.ino, "error", err)

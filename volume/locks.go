@@ -150,7 +150,7 @@ func (v *Volume) publishInode(ctx context.Context, in *inode) (uint64, error) {
 		in.fold.Lock()
 		err := v.prepare(ctx, in)
 		if err == nil {
-			err = v.commitNow(ctx, in)
+			err = v.commitReady(in)
 		}
 		in.fold.Unlock()
 		if err != nil {

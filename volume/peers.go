@@ -248,7 +248,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 		return nil
 	}
 	// Whoever begins to watch from here on has the queue committed first; see Publish.
-	if err := v.commitQueue(ctx); err != nil {
+	if err := v.commitQueue(); err != nil {
 		return err
 	}
 	v.announce(ctx, in.id)
@@ -259,7 +259,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 // included, and returns how many batches that has. With vector it also returns
 // how many batches of every author are applied.
 func (v *Volume) Publish(ctx context.Context, vector bool) (seq uint64, applied map[namespace.AuthorID]uint64, err error) {
-	if err := v.commitQueue(ctx); err != nil {
+	if err := v.commitQueue(); err != nil {
 		return 0, nil, err
 	}
 	if seq, err = v.cutBatch(); err == nil && vector {

@@ -7,7 +7,11 @@ import (
 	"time"
 )
 
-// waiting is a candidate in the queue for the store's next flush.
+// closeDelay is how long content of closed files waits before it enters the tree: what is removed
+// meanwhile, such as a database's journal, never does.
+const closeDelay = 20 * time.Millisecond
+
+// waiting is a candidate in the queue to enter the tree.
 type waiting struct {
 	in *inode
 	c  *candidate
@@ -27,7 +31,7 @@ func (v *Volume) flush(ctx context.Context, in *inode) error {
 	return v.enqueue(in)
 }
 
-// enqueue commits a candidate that needs no flush of the store, and queues others; in.fold is held.
+// enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.
 func (v *Volume) enqueue(in *inode) error {
 	in.mu.Lock()
 	c := in.ready
@@ -53,7 +57,7 @@ func wake(ch chan struct{}) {
 	}
 }
 
-// committer flushes the store for all files that wait and enters their content.
+// committer enters the content of all files that wait.
 func (v *Volume) committer() {
 	for {
 		select {
@@ -61,9 +65,13 @@ func (v *Volume) committer() {
 		case <-v.ctx.Done():
 			return
 		}
-		if err := v.commitQueue(v.ctx); err != nil && v.ctx.Err() == nil {
-			v.log.Error("cannot make closed files durable; will try again", "error", err)
-			v.later(time.Second, v.commit)
+		select {
+		case <-time.After(closeDelay):
+		case <-v.ctx.Done():
+			return
+		}
+		if err := v.commitQueue(); err != nil && v.ctx.Err() == nil {
+			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
 	}
 }
@@ -79,24 +87,15 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 	})
 }
 
-// commitQueue enters all queued candidates after one flush of the store. On
-// return none that was queued before is still under way elsewhere.
-func (v *Volume) commitQueue(ctx context.Context) error {
+// commitQueue enters all queued candidates. On return none that was queued before is
+// still under way elsewhere. One that cannot be entered is made anew by the publisher.
+func (v *Volume) commitQueue() error {
 	v.queueMu.Lock()
 	defer v.queueMu.Unlock()
 	v.mu.Lock()
 	list := v.ready
 	v.ready = nil
 	v.mu.Unlock()
-	if len(list) == 0 {
-		return nil
-	}
-	if err := v.cfg.Chunks.Sync(ctx); err != nil {
-		v.mu.Lock()
-		v.ready = append(list, v.ready...)
-		v.mu.Unlock()
-		return fmt.Errorf("flush the store: %w", err)
-	}
 	var errs []error
 	for _, w := range list {
 		w.in.fold.Lock()
@@ -111,28 +110,12 @@ func (v *Volume) commitQueue(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// commitNow makes the file's content durable and enters it; in.fold is held.
-func (v *Volume) commitNow(ctx context.Context, in *inode) error {
-	in.mu.RLock()
-	c := in.ready
-	in.mu.RUnlock()
-	if c == nil {
-		return nil
-	}
-	if c.chunks {
-		if err := v.cfg.Chunks.Sync(ctx); err != nil {
-			return fmt.Errorf("flush the store: %w", err)
-		}
-	}
-	return v.commitReady(in)
-}
-
 // settle brings a closed file's content into the tree now, before an
 // operation that must not overtake it.
-func (v *Volume) settle(ctx context.Context, in *inode) error {
+func (v *Volume) settle(in *inode) error {
 	in.fold.Lock()
 	defer in.fold.Unlock()
-	return v.commitNow(ctx, in)
+	return v.commitReady(in)
 }
 
 // publisher brings the content of files kept open into the tree.
@@ -223,6 +206,9 @@ func (v *Volume) batcher() {
 
 // cutBatch hands all pending ops to the log, and returns how many batches that has then.
 func (v *Volume) cutBatch() (seq uint64, err error) {
+	if err := v.flushNamed(); err != nil { // while others may read the tree
+		return 0, err
+	}
 	v.treeMu.Lock()
 	defer v.treeMu.Unlock()
 	err = v.cutLocked()
@@ -231,6 +217,11 @@ func (v *Volume) cutBatch() (seq uint64, err error) {
 
 // cutLocked is cutBatch with treeMu held for writing.
 func (v *Volume) cutLocked() error {
+	if v.cfg.Tree.Pending() > 0 {
+		if err := v.flushNamed(); err != nil {
+			return err
+		}
+	}
 	for v.cfg.Tree.Pending() > 0 {
 		payload, err := v.cfg.Tree.Cut()
 		if err != nil {
@@ -285,7 +276,7 @@ func (v *Volume) SyncAll(ctx context.Context) error {
 		}
 		v.release(in)
 	}
-	errs = append(errs, v.commitQueue(ctx))
+	errs = append(errs, v.commitQueue())
 	_, err := v.cutBatch()
 	errs = append(errs, err, v.cfg.State.Sync())
 	return errors.Join(errs...)

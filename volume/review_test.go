@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -91,7 +90,7 @@ func TestFailedPrepareDoesNotBringBackCutBytes(t *testing.T) {
 		t.Fatalf("prepare on a full store: %v", err)
 	}
 	r.chunks.fail(nil, nil)
-	if err := r.settle(ctx, h.in); err != nil {
+	if err := r.settle(h.in); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.read(h); strings.Contains(got, "x") {
@@ -186,7 +185,7 @@ func TestInlineCandidateKeepsTheBlockSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.write(h, "z", 40000) // after the snapshot, in the second block of 32 KiB
-	if err := b.settle(ctx, h.in); err != nil {
+	if err := b.settle(h.in); err != nil {
 		t.Fatal(err)
 	}
 	want := strings.Repeat("x", 10) + strings.Repeat("\x00", 39990) + "z"
@@ -251,41 +250,29 @@ func TestReloadRacingWithCommit(t *testing.T) {
 	<-done
 }
 
-// heldChunks lets the first Sync wait until it is let go.
-type heldChunks struct {
-	*memChunks
-	entered, letGo chan struct{}
-	once           sync.Once
-}
-
-func (h *heldChunks) Sync(ctx context.Context) error {
-	h.once.Do(func() {
-		close(h.entered)
-		<-h.letGo
-	})
-	return h.memChunks.Sync(ctx)
-}
-
 func TestSyncAllWaitsForTheCommitter(t *testing.T) {
 	ctx := context.Background()
-	held := &heldChunks{entered: make(chan struct{}), letGo: make(chan struct{})}
-	r := newRig(t, 1, func(c *Config) {
-		smallBlocks(c)
-		held.memChunks = c.Chunks.(*memChunks)
-		c.Chunks = held
-	})
+	r := newRig(t, 1, smallBlocks)
 	h := r.create("f")
-	r.write(h, "data", 0)
-	if err := h.Flush(ctx); err != nil {
-		t.Fatal(err)
+	for queued := false; !queued; { // else the committer was done with it already
+		r.write(h, "data", 0)
+		if err := h.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		h.in.fold.Lock() // so that the committer cannot enter what it takes
+		if queued = r.changedHere(h.in); !queued {
+			h.in.fold.Unlock()
+		}
 	}
-	<-held.entered   // the committer has taken the queue
-	h.in.fold.Lock() // and cannot enter what it took
-	close(held.letGo)
+	for taken := false; !taken; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		taken = len(r.ready) == 0
+		r.mu.Unlock()
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := r.commitQueue(ctx); err != nil {
+		if err := r.commitQueue(); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -250,11 +250,13 @@ func (v *Volume) Readlink(ctx context.Context, ino uint64) (target string, err e
 // Link gives a file another name and takes a reference on it.
 func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a Attr, err error) {
 	err = v.with(ino, func(in *inode) error {
-		link, settle := (*namespace.Tree).Link, v.settle
+		link, err := (*namespace.Tree).Link, error(nil)
 		if in.unnamed.Load() {
-			link, settle = (*namespace.Tree).LinkUnnamed, v.settleAll
+			link, err = (*namespace.Tree).LinkUnnamed, v.settleAll(ctx, in)
+		} else {
+			err = v.settle(in)
 		}
-		if err := settle(ctx, in); err != nil {
+		if err != nil {
 			return err
 		}
 		return v.with(parent, func(dir *inode) error {
@@ -344,7 +346,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 	}
 	return v.with(oldParent, func(from *inode) error {
 		return v.with(newParent, func(to *inode) error {
-			if err := v.settleNamed(ctx, from, oldName); err != nil {
+			if err := v.settleNamed(from, oldName); err != nil {
 				return err
 			}
 			var moved namespace.Node
@@ -369,7 +371,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 
 // settleNamed brings the closed content of the file behind a name into the
 // tree, if this mount has some that is not.
-func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error {
+func (v *Volume) settleNamed(dir *inode, name string) error {
 	v.treeMu.RLock()
 	e, err := v.cfg.Tree.Lookup(dir.id, name)
 	v.treeMu.RUnlock()
@@ -387,7 +389,7 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 		return nil
 	}
 	defer v.release(in)
-	return v.settle(ctx, in)
+	return v.settle(in)
 }
 
 // Setattr changes attributes and returns them all.

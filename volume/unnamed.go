@@ -16,7 +16,7 @@ func (v *Volume) CreateUnnamed(ctx context.Context, c Caller, parent uint64, mod
 // passingName is a name that nobody has.
 func passingName() string { return ".unnamed-" + rand.Text() }
 
-// settleAll makes the content of a file durable and brings it into the tree, whether it has
+// settleAll brings the content of a file into the tree, whether it has
 // a name or not: so that whoever finds the name it is about to get finds that.
 func (v *Volume) settleAll(ctx context.Context, in *inode) error {
 	in.fold.Lock()
@@ -24,5 +24,5 @@ func (v *Volume) settleAll(ctx context.Context, in *inode) error {
 	if err := v.makeCandidate(ctx, in); err != nil {
 		return err
 	}
-	return v.commitNow(ctx, in)
+	return v.commitReady(in)
 }

@@ -25,12 +25,15 @@ type Volume struct {
 	treeMu treeLock // writers of the tree, and readers that need it to stand still
 	logged uint64   // batches in the log; guarded by treeMu
 
-	queueMu sync.Mutex // held while the queue is flushed and entered, so that SyncAll does not pass the committer
+	// How many ops that name chunks were made, and up to which of them the chunks are durable.
+	named, flushed atomic.Uint64
+
+	queueMu sync.Mutex // held while the queue is entered, so that SyncAll does not pass the committer
 
 	mu      sync.Mutex
 	inodes  map[uint64]*inode
 	changed map[*inode]struct{} // content not yet in the tree
-	ready   []waiting           // candidates waiting for the store's flush
+	ready   []waiting           // candidates waiting to enter the tree
 
 	notifyMu sync.Mutex
 	notifier Notifier
@@ -69,6 +72,7 @@ func Open(cfg Config) (*Volume, error) {
 		ahead:   make(chan struct{}, maxReadAhead),
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
+	cfg.State.Before(v.flushNamed)
 	v.cache = newBlockCache(cfg.CacheSize, v.loadChunk)
 	for range runtime.GOMAXPROCS(0) {
 		v.spawn(v.sealWorker)

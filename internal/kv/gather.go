@@ -133,7 +133,13 @@ func (p *Pebble) pourLocked(flush bool) error {
 	going, upTo := p.recent, p.made
 	p.leaving, p.recent, p.gathering = going, &layer{}, false
 	p.mu.Unlock()
-	err := p.write(going, flush)
+	var err error
+	if p.before != nil && going.vals.Len() > 0 {
+		err = p.before()
+	}
+	if err == nil {
+		err = p.write(going, flush)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {

@@ -41,6 +41,9 @@ type DB interface {
 	// Sync makes every update that returned before durable: one flush,
 	// shared by all that wait.
 	Sync() error
+	// Before has fn called, after updates were made and before they go where a crash leaves them: so that it makes
+	// durable what they name elsewhere. If it fails, so do all updates from then on. fn must not use the DB.
+	Before(fn func() error)
 	// Snapshot returns the state as it is now, which later updates do not
 	// change. It costs space for as long as it is open, so the caller closes it.
 	Snapshot() Snapshot

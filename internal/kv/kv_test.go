@@ -503,3 +503,56 @@ func TestPrefixEnd(t *testing.T) {
 		}
 	}
 }
+
+// What Before was given is called after an update and before the update can outlive the process; if it fails,
+// nothing more is taken.
+func TestBefore(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	p, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(key string) error {
+		return p.Update(func(tx kv.Tx) error { return tx.Put([]byte(key), []byte("x")) })
+	}
+	left := func(key string) bool { // by a crash that spares what the kernel has
+		clone, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 2))})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer clone.Close()
+		_, err = clone.Get([]byte(key))
+		return err == nil
+	}
+	calls := 0
+	p.Before(func() error {
+		calls++
+		if left("a") {
+			t.Error("the update is in the log before the call")
+		}
+		return nil
+	})
+	if err := put("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if calls == 0 || !left("a") {
+		t.Errorf("%d calls, the update is in the log: %v", calls, left("a"))
+	}
+	bad := errors.New("no")
+	p.Before(func() error { return bad })
+	if err := errors.Join(put("b"), p.Sync()); !errors.Is(err, bad) {
+		t.Errorf("Sync: %v", err)
+	}
+	if err := put("c"); !errors.Is(err, bad) {
+		t.Errorf("an update after it: %v", err)
+	}
+	if err := p.Close(); !errors.Is(err, bad) {
+		t.Errorf("Close: %v", err)
+	}
+	if left("b") {
+		t.Error("the update is there although what it names may not be")
+	}
+}

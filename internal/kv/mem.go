@@ -12,6 +12,8 @@ type Mem struct {
 	mu   sync.RWMutex
 	vals map[string][]byte
 	keys []string // sorted
+
+	before func() error // or nil
 }
 
 var _ DB = (*Mem)(nil)
@@ -93,7 +95,22 @@ func (m *Mem) Snapshot() Snapshot {
 }
 
 // Sync implements DB; memory has nothing to flush.
-func (m *Mem) Sync() error { return nil }
+func (m *Mem) Sync() error {
+	m.mu.RLock()
+	before := m.before
+	m.mu.RUnlock()
+	if before == nil {
+		return nil
+	}
+	return before()
+}
+
+// Before implements DB. Only Sync counts.
+func (m *Mem) Before(fn func() error) {
+	m.mu.Lock()
+	m.before = fn
+	m.mu.Unlock()
+}
 
 // Close implements DB.
 func (m *Mem) Close() error { return nil }

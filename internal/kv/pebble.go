@@ -38,8 +38,9 @@ type Pebble struct {
 	updates sync.Mutex // serialises updates, so that what one has read holds when it commits
 	tx      pebbleTx   // the update under way, kept for its map; guarded by updates
 
-	pouring sync.Mutex // held while gathered updates go into the database
-	synced  uint64     // updates that are durable; guarded by pouring
+	pouring sync.Mutex   // held while gathered updates go into the database
+	synced  uint64       // updates that are durable; guarded by pouring
+	before  func() error // called before that, or nil; guarded by pouring
 
 	mu        sync.RWMutex
 	recent    *layer // what updates wrote and the database does not have
@@ -165,6 +166,13 @@ func (s pebbleSnapshot) Scan(lo, hi []byte, fn func(key, value []byte) bool) err
 }
 
 func (s pebbleSnapshot) Close() error { return s.s.Close() }
+
+// Before implements DB.
+func (p *Pebble) Before(fn func() error) {
+	p.pouring.Lock()
+	p.before = fn
+	p.pouring.Unlock()
+}
 
 // Sync implements DB.
 func (p *Pebble) Sync() error { return p.pour(true) }
