@@ -11,6 +11,9 @@ import (
 // returns namespace.ErrNotReady if batches it builds on are still missing, and
 // namespace.ErrInvalid if it can never be applied.
 func (v *Volume) Deliver(author namespace.AuthorID, seq uint64, payload []byte) error {
+	if err := v.flushNamed(); err != nil { // while others may read the tree
+		return err
+	}
 	v.treeMu.Lock()
 	// What was done here before must not claim to have known this batch.
 	if err := v.cutLocked(); err != nil {
