@@ -130,31 +130,31 @@ func (r *Replica) crowded(peer DeviceID) bool {
 	if len(r.sessions) < meshLimit || r.sessions[peer] != nil || len(r.control.deviceList())-1 <= fullMesh {
 		return false
 	}
-	nearer, before := false, false // is there one between, on either side
+	return !r.neighbours(peer)
+}
+
+// neighbours reports whether on one side no connected device lies between this one and a peer on the ring; mu is held.
+func (r *Replica) neighbours(peer DeviceID) bool {
+	nearer, before := false, false
 	for id := range r.sessions {
 		nearer = nearer || r.between(r.self, id, peer)
 		before = before || r.between(peer, id, r.self)
 	}
-	return nearer && before
+	return !nearer || !before
 }
 
-// prune gives up a connection if there are too many; mu is held.
+// prune gives up a connection if there are too many: none with a neighbour on the ring, and none with a newcomer, who
+// goes by itself in a moment. mu is held.
 func (r *Replica) prune() {
 	if len(r.sessions) <= meshLimit || len(r.control.deviceList())-1 <= fullMesh {
 		return
 	}
-	ids := make([]DeviceID, 0, len(r.sessions))
-	for id := range r.sessions {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, func(a, b DeviceID) int {
-		if r.between(r.self, a, b) {
-			return -1
+	var ids []DeviceID
+	for id, s := range r.sessions {
+		if !s.hello.joining && !r.neighbours(id) {
+			ids = append(ids, id)
 		}
-		return 1
-	})
-	// The first and the last are the neighbours on the ring; who joins goes by itself in a moment.
-	ids = slices.DeleteFunc(ids[1:len(ids)-1], func(id DeviceID) bool { return r.sessions[id].hello.joining })
+	}
 	if ranked := r.ranked(ids); len(ranked) > 0 {
 		r.sessions[ranked[len(ranked)-1]].end("more connections than are wanted")
 	}

@@ -73,7 +73,7 @@ type candidate struct {
 	sealed  map[int64]chunk.ID // what of content.sealed it holds
 	gen     uint64
 	mtime   int64
-	chunks  bool // it names chunks stored since the last flush
+	chunks  bool // it names chunks, which may not be durable
 }
 
 // acquire returns the inode of ino with one pin, which release gives back.

@@ -88,7 +88,7 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 }
 
 // commitQueue enters all queued candidates. On return none that was queued before is
-// still under way elsewhere. One that cannot be entered is made anew by the publisher.
+// still under way elsewhere. The publisher queues again what cannot be entered.
 func (v *Volume) commitQueue() error {
 	v.queueMu.Lock()
 	defer v.queueMu.Unlock()
@@ -217,10 +217,8 @@ func (v *Volume) cutBatch() (seq uint64, err error) {
 
 // cutLocked is cutBatch with treeMu held for writing.
 func (v *Volume) cutLocked() error {
-	if v.cfg.Tree.Pending() > 0 {
-		if err := v.flushNamed(); err != nil {
-			return err
-		}
+	if err := v.flushNamed(); err != nil {
+		return err
 	}
 	for v.cfg.Tree.Pending() > 0 {
 		payload, err := v.cfg.Tree.Cut()

@@ -250,7 +250,8 @@ func (v *Volume) Readlink(ctx context.Context, ino uint64) (target string, err e
 // Link gives a file another name and takes a reference on it.
 func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a Attr, err error) {
 	err = v.with(ino, func(in *inode) error {
-		link, err := (*namespace.Tree).Link, error(nil)
+		var err error
+		link := (*namespace.Tree).Link
 		if in.unnamed.Load() {
 			link, err = (*namespace.Tree).LinkUnnamed, v.settleAll(ctx, in)
 		} else {

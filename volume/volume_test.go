@@ -301,7 +301,7 @@ func TestRestartFindsJournalledWrites(t *testing.T) {
 	if err := h.Fsync(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.commitQueue(); err != nil { // what the store is flushed for in any case
+	if err := r.commitQueue(); err != nil { // so that nothing of before is queued
 		t.Fatal(err)
 	}
 	before := r.chunks.syncs

@@ -94,7 +94,7 @@ func (m *Mem) Snapshot() Snapshot {
 	return &Mem{vals: maps.Clone(m.vals), keys: slices.Clone(m.keys)}
 }
 
-// Sync implements DB; memory has nothing to flush.
+// Sync implements DB; memory itself has nothing to flush.
 func (m *Mem) Sync() error {
 	m.mu.RLock()
 	before := m.before

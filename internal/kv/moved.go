@@ -52,8 +52,7 @@ func (m moved) Update(fn func(Tx) error) error {
 	return m.db.Update(func(tx Tx) error { return fn(movedTx{tx, m.keys}) })
 }
 
-func (m moved) Sync() error { return m.db.Sync() }
-
+func (m moved) Sync() error            { return m.db.Sync() }
 func (m moved) Before(fn func() error) { m.db.Before(fn) }
 func (m moved) Snapshot() Snapshot     { return movedSnapshot{m.db.Snapshot(), m.keys} }
 func (m moved) Close() error           { return nil }
