@@ -151,8 +151,8 @@ func (v *Volume) publishDue(in *inode) error {
 	in.mu.Lock()
 	hot := in.gen != in.lookedGen
 	in.lookedGen = in.gen
-	due := in.changed && now-in.published >= interval
 	since := max(in.published, in.firstChange)
+	due := in.changed && now-since >= interval
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
 	in.mu.Unlock()

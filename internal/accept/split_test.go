@@ -187,6 +187,9 @@ func (s *split) meet(groups [][]int) [][]int {
 		return groups
 	}
 	both := slices.Concat(groups[0], groups[1])
+	for _, host := range groups[2] { // which may be alone only because the other two are cut off
+		s.lan.cut(host, pull(s.rng.IntN(int(pullKinds))))
+	}
 	for _, host := range both {
 		s.lan.join(host)
 	}
