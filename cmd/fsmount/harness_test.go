@@ -81,9 +81,10 @@ type result struct {
 // run runs the command on this machine's node.
 func (m *machine) run(stdin io.Reader, args ...string) result {
 	m.t.Helper()
+	path := fsmount(m.t) // which may have to be built first
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, fsmount(m.t), append([]string{"--data", m.data}, args...)...)
+	cmd := exec.CommandContext(ctx, path, append([]string{"--data", m.data}, args...)...)
 	cmd.Env = append(os.Environ(), m.env...)
 	var out, errs bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &out, &errs
