@@ -13,53 +13,54 @@ type Watched struct {
 
 // Watch returns the directories that what is seen of a node depends on: of a
 // directory that one itself, of anything else those that have it; and with each
-// those that are shown as one with it. Of more than places names of a file only the
-// oldest count, unless places is 0. A node that is nowhere depends on none.
-func (t *Tree) Watch(id NodeID, places int) ([]Watched, error) {
+// those that are shown as one with it. Of a file with very many names only the oldest places
+// count, unless places is 0; all says that none was left out. A node that is nowhere depends on none.
+func (t *Tree) Watch(id NodeID, places int) (list []Watched, all bool, err error) {
 	n := &node{}
-	err := t.read(id, n)
+	err = t.read(id, n)
 	if errors.Is(err, ErrNotExist) {
 		return t.watchHead(id, places)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if n.kind == KindDir {
-		return t.watchClass(nil, n)
+		list, err = t.watchClass(nil, n)
+		return list, true, err
 	}
 	return t.watchPlaces(nil, n, places)
 }
 
 // watchHead is Watch for a content that is shown as a file.
-func (t *Tree) watchHead(id NodeID, places int) ([]Watched, error) {
+func (t *Tree) watchHead(id NodeID, places int) ([]Watched, bool, error) {
 	owner, c, err := t.headOwner(id)
 	if errors.Is(err, ErrNotExist) {
-		return nil, nil
+		return nil, true, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	list, err := t.watchDir(nil, c.dir)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	return t.watchPlaces(list, owner, places)
 }
 
 // watchPlaces adds the directories that a file is in.
-func (t *Tree) watchPlaces(list []Watched, n *node, places int) (_ []Watched, err error) {
-	homes := n.homes
+func (t *Tree) watchPlaces(list []Watched, n *node, places int) (_ []Watched, all bool, err error) {
+	homes, all := n.homes, n.entries <= maxHomes || places == 0
 	if n.entries > maxHomes {
 		if homes, err = scanPlaces(t.db, n.id, places); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
 	for i := range homes {
 		if list, err = t.watchDir(list, homes[i].dir); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return list, nil
+	return list, all, nil
 }
 
 // watchDir adds a directory and those that are shown as one with it.

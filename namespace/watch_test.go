@@ -9,7 +9,7 @@ import (
 // watches returns the directories that what is seen of a node depends on.
 func (r *rig) watches(id NodeID, places int) []NodeID {
 	r.t.Helper()
-	list, err := r.Watch(id, places)
+	list, _, err := r.Watch(id, places)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -464,11 +464,11 @@ func (v *Volume) commitReady(in *inode) error {
 	if in.journals {
 		clean = func(tx kv.Tx) error { return clearRecords(tx, in.id) }
 	}
-	set := v.cfg.Tree.SetContent
+	set, lock := v.cfg.Tree.SetContent, v.treeMu.LockInPlace
 	if in.revive {
-		set = v.cfg.Tree.Revive
+		set, lock = v.cfg.Tree.Revive, v.treeMu.Lock
 	}
-	v.treeMu.Lock()
+	lock()
 	if c.chunks {
 		v.named.Add(1)
 	}

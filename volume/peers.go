@@ -159,35 +159,63 @@ func (v *Volume) dirsAfter(n namespace.Node) ([]namespace.Entry, error) {
 	return v.cfg.Tree.List(n.Parent, name, dirPage)
 }
 
-// treeLock is a lock that counts how often the tree may have changed.
+// treeLock is a lock that counts how often anything in the tree may have moved.
 type treeLock struct {
 	sync.RWMutex
 	gen uint64 // guarded by the lock itself
 }
 
-// Lock takes the lock for a change of the tree.
+// Lock takes the lock for a change of the tree after which nodes may depend on other directories.
 func (l *treeLock) Lock() {
 	l.RWMutex.Lock()
 	l.gen++
 }
 
+// LockInPlace takes the lock for a change of what nodes are, not of where they are. Nodes may be new.
+func (l *treeLock) LockInPlace() { l.RWMutex.Lock() }
+
 // watchList is what an inode depended on when the tree was at gen. It never changes.
 type watchList struct {
 	gen  uint64
 	dirs []namespace.Watched
+	all  bool
 }
 
-// watchOf is watch for one inode, which remembers it until the tree changes.
-func (v *Volume) watchOf(in *inode) []namespace.Watched {
-	v.treeMu.RLock()
-	gen := v.treeMu.gen
-	v.treeMu.RUnlock()
-	if w := in.watch.Load(); w != nil && w.gen == gen {
+// watchOf is watch for one inode, which remembers it until something in the tree moves.
+func (v *Volume) watchOf(in *inode) []namespace.Watched { return v.watchListOf(in).dirs }
+
+// watchAllOf is watchOf whatever the number of the inode's names.
+func (v *Volume) watchAllOf(in *inode) []namespace.Watched {
+	if w := v.watchListOf(in); w.all {
 		return w.dirs
 	}
-	w := &watchList{gen, v.watch(watchedPlaces, in.id)} // or of a later tree, which does no harm
-	in.watch.Store(w)
-	return w.dirs
+	return v.watch(0, in.id)
+}
+
+func (v *Volume) watchListOf(in *inode) *watchList {
+	v.treeMu.RLock()
+	gen := v.treeMu.gen
+	w := in.watch.Load()
+	if w != nil && w.gen == gen {
+		v.treeMu.RUnlock()
+		return w
+	}
+	w = &watchList{gen: gen}
+	w.dirs, w.all = v.watchLocked(in.id, watchedPlaces)
+	v.treeMu.RUnlock()
+	if len(w.dirs) > 0 { // what is nowhere yet may come to be without anything moving
+		in.watch.Store(w)
+	}
+	return w
+}
+
+// watchLocked returns the directories that a node depends on, and whether that is all of them; treeMu is held.
+func (v *Volume) watchLocked(id namespace.NodeID, places int) ([]namespace.Watched, bool) {
+	dirs, all, err := v.cfg.Tree.Watch(id, places)
+	if err != nil && !errors.Is(err, namespace.ErrNotExist) {
+		v.log.Error("cannot tell which directories a node depends on", "node", id, "error", err)
+	}
+	return dirs, all
 }
 
 // watch returns the directories that nodes depend on.
@@ -196,9 +224,10 @@ func (v *Volume) watch(places int, ids ...namespace.NodeID) []namespace.Watched 
 	defer v.treeMu.RUnlock()
 	var out []namespace.Watched
 	for _, id := range ids {
-		dirs, err := v.cfg.Tree.Watch(id, places)
-		if err != nil && !errors.Is(err, namespace.ErrNotExist) {
-			v.log.Error("cannot tell which directories a node depends on", "node", id, "error", err)
+		dirs, _ := v.watchLocked(id, places)
+		if out == nil {
+			out = dirs
+			continue
 		}
 		for _, d := range dirs {
 			if !slices.Contains(out, d) {
@@ -226,10 +255,19 @@ func (v *Volume) Covered(ino uint64) bool {
 // announce waits until the connected mounts that watch what a change of nodes is seen in
 // have applied it. The change is in the tree, and no lock is held.
 func (v *Volume) announce(ctx context.Context, ids ...namespace.NodeID) {
-	if v.cfg.Peers.Alone() {
-		return
+	if !v.cfg.Peers.Alone() {
+		v.announceIn(ctx, v.watch(0, ids...))
 	}
-	dirs := v.watch(0, ids...)
+}
+
+// announceOf is announce for one inode.
+func (v *Volume) announceOf(ctx context.Context, in *inode) {
+	if !v.cfg.Peers.Alone() {
+		v.announceIn(ctx, v.watchAllOf(in))
+	}
+}
+
+func (v *Volume) announceIn(ctx context.Context, dirs []namespace.Watched) {
 	if !v.cfg.Peers.Watched(dirs) {
 		return
 	}
@@ -244,14 +282,14 @@ func (v *Volume) announce(ctx context.Context, ids ...namespace.NodeID) {
 // announceContent is announce for a file that was closed: its content enters the tree
 // first if somebody watches it.
 func (v *Volume) announceContent(ctx context.Context, in *inode) error {
-	if v.cfg.Peers.Alone() || !v.cfg.Peers.Watched(v.watch(0, in.id)) {
+	if v.cfg.Peers.Alone() || !v.cfg.Peers.Watched(v.watchAllOf(in)) {
 		return nil
 	}
 	// Whoever begins to watch from here on has the queue committed first; see Publish.
 	if err := v.commitQueue(); err != nil {
 		return err
 	}
-	v.announce(ctx, in.id)
+	v.announceOf(ctx, in)
 	return nil
 }
 

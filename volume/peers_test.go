@@ -265,6 +265,70 @@ func observeRoot(r *rig) error {
 	return err
 }
 
+// mkdir makes a directory in the root.
+func (r *rig) mkdir(name string) (ino uint64, id namespace.NodeID) {
+	r.t.Helper()
+	a, err := r.Mkdir(context.Background(), Caller{}, RootIno, name, 0o755)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n, err := r.cfg.Tree.NodeByIno(a.Ino)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return a.Ino, n.ID
+}
+
+// TestWatchedFollowsMoves: what a file depends on is remembered, but not when it moved, whoever moved it.
+func TestWatchedFollowsMoves(t *testing.T) {
+	r, _ := peered(t)
+	other := newRig(t, 2, nil)
+	ctx := context.Background()
+	names := map[namespace.NodeID]string{namespace.Root: "root"}
+	inos := map[string]uint64{}
+	for _, name := range []string{"d", "e"} {
+		ino, id := r.mkdir(name)
+		names[id], inos[name] = name, ino
+	}
+	h := r.create("f")
+	want := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, id := range dirIDs(r.watchAllOf(h.in)) {
+			got = append(got, names[id])
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: depends on %v, want %v", what, got, want)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want("made", "root")
+	must(r.Rename(ctx, RootIno, "f", inos["d"], "f", 0))
+	want("renamed", "d")
+	_, err := r.Link(ctx, h.Ino(), inos["e"], "f")
+	must(err)
+	want("linked", "d", "e")
+	must(r.Unlink(ctx, inos["d"], "f"))
+	want("unlinked", "e")
+	r.create("g")
+	must(r.Rename(ctx, RootIno, "g", inos["e"], "f", RenameExchange))
+	want("exchanged", "root")
+	exchange(r, other)
+	d, err := other.Lookup(ctx, RootIno, "d")
+	must(err)
+	must(other.Rename(ctx, RootIno, "g", d.Ino, "f", 0))
+	exchange(r, other)
+	want("moved by another device", "d")
+	must(r.Unlink(ctx, inos["d"], "f"))
+	want("removed")
+}
+
 // TestListingWatchesNoDirectory lists a directory, which must not make others wait who work in those below;
 // looking at them one after the other asks for the rest together.
 func TestListingWatchesNoDirectory(t *testing.T) {
@@ -273,16 +337,9 @@ func TestListingWatchesNoDirectory(t *testing.T) {
 	var inos []uint64
 	names := map[namespace.NodeID]string{}
 	for _, name := range []string{"a", "b", "c", "d"} {
-		a, err := r.Mkdir(ctx, Caller{}, RootIno, name, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := r.cfg.Tree.NodeByIno(a.Ino)
-		if err != nil {
-			t.Fatal(err)
-		}
-		names[n.ID] = name
-		inos = append(inos, a.Ino)
+		ino, id := r.mkdir(name)
+		names[id] = name
+		inos = append(inos, ino)
 	}
 	want := func(what string, want ...string) {
 		t.Helper()
@@ -326,20 +383,12 @@ func TestListingWatchesNoDirectory(t *testing.T) {
 // TestForgetDirsKeepsWhatTheKernelUses gives back two directories of which the kernel knows one.
 func TestForgetDirsKeepsWhatTheKernelUses(t *testing.T) {
 	r, _ := peered(t)
-	ctx := context.Background()
 	var ids []namespace.NodeID
 	for _, name := range []string{"known", "unknown"} {
-		a, err := r.Mkdir(ctx, Caller{}, RootIno, name, 0o755)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := r.cfg.Tree.NodeByIno(a.Ino)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids = append(ids, n.ID)
+		ino, id := r.mkdir(name)
+		ids = append(ids, id)
 		if name == "unknown" {
-			r.Forget(a.Ino, 1)
+			r.Forget(ino, 1)
 		}
 	}
 	var kept []namespace.NodeID

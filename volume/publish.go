@@ -209,7 +209,7 @@ func (v *Volume) cutBatch() (seq uint64, err error) {
 	if err := v.flushNamed(); err != nil { // while others may read the tree
 		return 0, err
 	}
-	v.treeMu.Lock()
+	v.treeMu.LockInPlace()
 	defer v.treeMu.Unlock()
 	err = v.cutLocked()
 	return v.logged, err

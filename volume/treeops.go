@@ -95,10 +95,19 @@ func (v *Volume) Getattr(ctx context.Context, ino uint64) (a Attr, err error) {
 
 // mutate runs fn with the tree to itself.
 func (v *Volume) mutate(fn func(t *namespace.Tree, now int64) error) error {
+	return v.mutateUnder(v.treeMu.Lock, fn)
+}
+
+// mutateInPlace is mutate for what moves nothing that is there.
+func (v *Volume) mutateInPlace(fn func(t *namespace.Tree, now int64) error) error {
+	return v.mutateUnder(v.treeMu.LockInPlace, fn)
+}
+
+func (v *Volume) mutateUnder(lock func(), fn func(t *namespace.Tree, now int64) error) error {
 	if err := v.writable(); err != nil {
 		return err
 	}
-	v.treeMu.Lock()
+	lock()
 	err := fn(v.cfg.Tree, v.now())
 	v.treeMu.Unlock()
 	if err == nil {
@@ -113,7 +122,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 	spec.UID, spec.GID = c.UID, c.GID
 	err = v.with(parent, func(dir *inode) error {
 		var n namespace.Node
-		err := v.mutate(func(t *namespace.Tree, now int64) error {
+		err := v.mutateInPlace(func(t *namespace.Tree, now int64) error {
 			d, err := t.Node(dir.id)
 			if err != nil {
 				return err
@@ -150,7 +159,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 			}
 			in.mu.Unlock()
 		}
-		v.announce(ctx, dir.id)
+		v.announceOf(ctx, dir)
 		if spec.Kind == namespace.KindDir {
 			v.observeOnly(ctx, in) // nobody else knows it yet, so nothing waits
 		}
@@ -268,7 +277,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 			if err != nil {
 				return err
 			}
-			v.announce(ctx, in.id)
+			v.announceOf(ctx, in)
 			a, err = v.present(in.id)
 			return err
 		})
@@ -476,7 +485,7 @@ func (v *Volume) setAttr(in *inode, s SetAttr) error {
 			in.ready.mtime = c.Mtime
 		}
 	}
-	return v.mutate(func(t *namespace.Tree, now int64) error {
+	return v.mutateInPlace(func(t *namespace.Tree, now int64) error {
 		_, err := t.SetAttr(now, in.id, c)
 		return err
 	})
@@ -515,7 +524,7 @@ func (v *Volume) Listxattr(ctx context.Context, ino uint64) (names []string, err
 // Setxattr sets an extended attribute.
 func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []byte, flags uint32) error {
 	return v.with(ino, func(in *inode) error {
-		err := v.mutate(func(t *namespace.Tree, now int64) error {
+		err := v.mutateInPlace(func(t *namespace.Tree, now int64) error {
 			if flags&(XattrCreate|XattrReplace) != 0 {
 				_, err := t.Xattr(in.id, name)
 				if flags&XattrCreate != 0 && err == nil {
@@ -531,7 +540,7 @@ func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []by
 			return t.SetXattr(now, in.id, name, val)
 		})
 		if err == nil {
-			v.announce(ctx, in.id)
+			v.announceOf(ctx, in)
 		}
 		return err
 	})
@@ -559,9 +568,9 @@ func roomInList(t *namespace.Tree, id namespace.NodeID, name string) error {
 // Removexattr removes an extended attribute.
 func (v *Volume) Removexattr(ctx context.Context, ino uint64, name string) error {
 	return v.with(ino, func(in *inode) error {
-		err := v.mutate(func(t *namespace.Tree, now int64) error { return t.RemoveXattr(now, in.id, name) })
+		err := v.mutateInPlace(func(t *namespace.Tree, now int64) error { return t.RemoveXattr(now, in.id, name) })
 		if err == nil {
-			v.announce(ctx, in.id)
+			v.announceOf(ctx, in)
 		}
 		return err
 	})
