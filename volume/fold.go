@@ -274,7 +274,7 @@ func (v *Volume) sealMost(ctx context.Context, in *inode) error {
 }
 
 // orphan reports whether the file has no name left. Its content then stays in
-// memory and in the store until the last handle closes.
+// memory and in the store until the last handle closes. in.fold is held.
 func (v *Volume) orphan(in *inode) (bool, error) {
 	in.mu.RLock()
 	revive := in.revive
@@ -294,12 +294,17 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 	v.mu.Lock()
 	open := in.opens > 0
 	v.mu.Unlock()
-	if !open {
-		in.mu.Lock()
-		v.discard(in)
-		in.mu.Unlock()
+	if open {
+		return true, nil
 	}
-	return true, nil
+	in.mu.Lock()
+	journals := in.journals
+	v.discard(in)
+	in.mu.Unlock()
+	if !journals {
+		return true, nil
+	}
+	return true, v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, in.id) })
 }
 
 // discard forgets what was written to a file that is gone; in.mu is held.
@@ -308,7 +313,7 @@ func (v *Volume) discard(in *inode) {
 		v.dirty.add(-o.held())
 	}
 	in.dirty, in.sealed, in.ready, in.unsaved = nil, nil, nil, nil
-	in.loaded = false
+	in.loaded, in.journals = false, false
 	v.settled(in)
 }
 

@@ -108,6 +108,13 @@ func (l *memLog) all() [][]byte {
 	return append([][]byte(nil), l.batches...)
 }
 
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // rig is a volume with everything below it at hand.
 type rig struct {
 	*Volume

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"strings"
@@ -9,8 +10,40 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/namespace"
 )
+
+// TestJournalOfRemovedFileGoes: a database makes a file durable and removes it, thousands of times.
+func TestJournalOfRemovedFileGoes(t *testing.T) {
+	for name, steps := range map[string][]string{"closed first": {"close", "unlink"}, "removed first": {"unlink", "close"}} {
+		r := newRig(t, 1, nil)
+		ctx := context.Background()
+		records := func() (n int) {
+			lo := []byte{journalPrefix}
+			must(t, r.state.Scan(lo, kv.PrefixEnd(lo), func(_, _ []byte) bool { n++; return true }))
+			return n
+		}
+		h := r.create("f")
+		r.write(h, string(make([]byte, 5000)), 0)
+		must(t, h.Fsync(ctx))
+		if records() == 0 {
+			t.Fatalf("%s: nothing was journalled", name)
+		}
+		for _, step := range steps {
+			if step == "unlink" {
+				must(t, r.Unlink(ctx, RootIno, "f"))
+				continue
+			}
+			must(t, h.Flush(ctx))
+			h.Release()
+		}
+		must(t, r.Close()) // which waits for what goes on behind
+		if n := records(); n != 0 {
+			t.Errorf("%s: %d records of a file that is gone", name, n)
+		}
+	}
+}
 
 // journalVectors are records and their bytes. They never change.
 var journalVectors = map[string]struct {

@@ -302,30 +302,24 @@ func TestWatchedFollowsMoves(t *testing.T) {
 			t.Errorf("%s: depends on %v, want %v", what, got, want)
 		}
 	}
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	want("made", "root")
-	must(r.Rename(ctx, RootIno, "f", inos["d"], "f", 0))
+	must(t, r.Rename(ctx, RootIno, "f", inos["d"], "f", 0))
 	want("renamed", "d")
 	_, err := r.Link(ctx, h.Ino(), inos["e"], "f")
-	must(err)
+	must(t, err)
 	want("linked", "d", "e")
-	must(r.Unlink(ctx, inos["d"], "f"))
+	must(t, r.Unlink(ctx, inos["d"], "f"))
 	want("unlinked", "e")
 	r.create("g")
-	must(r.Rename(ctx, RootIno, "g", inos["e"], "f", RenameExchange))
+	must(t, r.Rename(ctx, RootIno, "g", inos["e"], "f", RenameExchange))
 	want("exchanged", "root")
 	exchange(r, other)
 	d, err := other.Lookup(ctx, RootIno, "d")
-	must(err)
-	must(other.Rename(ctx, RootIno, "g", d.Ino, "f", 0))
+	must(t, err)
+	must(t, other.Rename(ctx, RootIno, "g", d.Ino, "f", 0))
 	exchange(r, other)
 	want("moved by another device", "d")
-	must(r.Unlink(ctx, inos["d"], "f"))
+	must(t, r.Unlink(ctx, inos["d"], "f"))
 	want("removed")
 }
 
