@@ -55,13 +55,7 @@ func (v *Volume) gather(in *inode, p []byte, off int64, pieces []piece) []piece 
 		index, in0 := off/bs, off%bs
 		n := min(int64(len(p)), bs-in0)
 		part := p[:n]
-		below := piece{index: index, limit: min(bs, max(0, in.cut-index*bs))}
-		if id, ok := in.sealed[index]; ok {
-			below.id, below.limit = id, bs
-			if id.IsZero() {
-				below.limit = 0
-			}
-		}
+		below := v.below(in, index)
 		add := func(lo, hi int) {
 			pc := below
 			pc.dst, pc.off = part[int64(lo)-in0:int64(hi)-in0], int64(lo)
@@ -76,6 +70,19 @@ func (v *Volume) gather(in *inode, p []byte, off int64, pieces []piece) []piece 
 		p, off = p[n:], off+n
 	}
 	return pieces
+}
+
+// below returns the whole block that lies below what was written to it; in.mu is held.
+func (v *Volume) below(in *inode, index int64) piece {
+	bs := v.blockSize(in)
+	pc := piece{index: index, limit: min(bs, max(0, in.cut-index*bs))}
+	if id, ok := in.sealed[index]; ok {
+		pc.id, pc.limit = id, bs
+		if id.IsZero() {
+			pc.limit = 0
+		}
+	}
+	return pc
 }
 
 // fill reads one piece.

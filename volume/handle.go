@@ -57,6 +57,11 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	default:
 		return nil, ErrBadHandle
 	}
+	if flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY && in.closedAt() != 0 { // what was closed is a version of its own
+		if err := v.settle(ctx, in); err != nil {
+			return nil, err
+		}
+	}
 	if flags&syscall.O_TRUNC != 0 {
 		if err := v.truncate(ctx, in, 0); err != nil {
 			return nil, err
@@ -124,9 +129,9 @@ func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
 
 // Flush seals and stores what was written, reports what went wrong, and has the
 // content published soon; connected mounts that watch the file have it on return.
-// It belongs to every close(2).
+// What an fsync has journalled it leaves for soon after. It belongs to every close(2).
 func (h *Handle) Flush(ctx context.Context) error {
-	err := h.v.flush(ctx, h.in)
+	err := h.v.flushClosed(ctx, h.in)
 	if err == nil {
 		err = h.v.announceContent(ctx, h.in)
 	}

@@ -47,11 +47,12 @@ type content struct {
 	dirty  map[int64]*overlay // written, not sealed
 	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
 
-	gen     uint64 // grows with every change
-	changed bool   // something here is not in the tree
-	revive  bool   // it was changed before its names were removed elsewhere, so they come back
-	pinned  bool   // changed and therefore pinned
-	ready   *candidate
+	gen       uint64 // grows with every change
+	closedGen uint64 // the generation that was closed and waits to be sealed, or 0
+	changed   bool   // something here is not in the tree
+	revive    bool   // it was changed before its names were removed elsewhere, so they come back
+	pinned    bool   // changed and therefore pinned
+	ready     *candidate
 
 	minSize  int64  // the smallest size since the candidate was made
 	unsaved  []span // written since the last journal record

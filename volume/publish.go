@@ -4,17 +4,57 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // closeDelay is how long content of closed files waits before it enters the tree: what is removed
 // meanwhile, such as a database's journal, never does.
 const closeDelay = 20 * time.Millisecond
 
-// waiting is a candidate in the queue to enter the tree.
+// closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
+// begins to watch waits until they are.
+const closeBlocks = 256
+
+// waiting is a file in the queue to enter the tree, with its candidate if that is made.
 type waiting struct {
 	in *inode
 	c  *candidate
+}
+
+// flushClosed is flush for a close. What an fsync has journalled is sealed after it, unless it is removed before.
+func (v *Volume) flushClosed(ctx context.Context, in *inode) error {
+	if !v.sealsLater(in) {
+		return v.flush(ctx, in)
+	}
+	v.queue(waiting{in: in})
+	return nil
+}
+
+func (v *Volume) queue(w waiting) {
+	v.mu.Lock()
+	v.ready = append(v.ready, w)
+	v.mu.Unlock()
+	wake(v.commit)
+}
+
+// sealsLater marks a file as closed, and reports true, if its content need not be sealed at once: it
+// is journalled, and sealing it will not wait for the network.
+func (v *Volume) sealsLater(in *inode) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.settled() || !in.journals || in.savedGen != in.gen || len(in.dirty) > closeBlocks && !v.cfg.Peers.Alone() {
+		return false
+	}
+	for index := range in.dirty {
+		if !v.pieceLocal(in.base, v.below(in, index)) {
+			return false
+		}
+	}
+	in.closedGen, in.published = in.gen, v.now()
+	return true
 }
 
 // flush makes a candidate of the file's content and sees to it that it enters
@@ -43,10 +83,7 @@ func (v *Volume) enqueue(in *inode) error {
 	if !c.chunks {
 		return v.commitReady(in)
 	}
-	v.mu.Lock()
-	v.ready = append(v.ready, waiting{in, c})
-	v.mu.Unlock()
-	wake(v.commit)
+	v.queue(waiting{in, c})
 	return nil
 }
 
@@ -96,8 +133,14 @@ func (v *Volume) commitQueue() error {
 	list := v.ready
 	v.ready = nil
 	v.mu.Unlock()
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	var errs []error
 	for _, w := range list {
+		if w.c == nil {
+			g.Go(func() error { return v.settle(v.ctx, w.in) })
+			continue
+		}
 		w.in.fold.Lock()
 		w.in.mu.RLock()
 		current := w.in.ready == w.c // else a newer one has its own place in the queue
@@ -107,15 +150,32 @@ func (v *Volume) commitQueue() error {
 		}
 		w.in.fold.Unlock()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, g.Wait())...)
 }
 
 // settle brings a closed file's content into the tree now, before an
 // operation that must not overtake it.
-func (v *Volume) settle(in *inode) error {
+func (v *Volume) settle(ctx context.Context, in *inode) error {
 	in.fold.Lock()
 	defer in.fold.Unlock()
+	if gen := in.closedAt(); gen != 0 {
+		if err := v.prepare(ctx, in); err != nil {
+			return err
+		}
+		in.mu.Lock()
+		if in.closedGen == gen {
+			in.closedGen = 0
+		}
+		in.mu.Unlock()
+	}
 	return v.commitReady(in)
+}
+
+// closedAt returns the generation of content that was closed and is not sealed, or 0.
+func (in *inode) closedAt() uint64 {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.closedGen
 }
 
 // publisher brings the content of files kept open into the tree.

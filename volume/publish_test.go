@@ -1,9 +1,14 @@
 package volume
 
 import (
+	"context"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/foreverfs/forever/chunk"
 )
 
 // TestPublishedAnIntervalAfterTheFirstChange: a file that is opened, written and closed within the interval
@@ -38,4 +43,100 @@ func TestPublishedAnIntervalAfterTheFirstChange(t *testing.T) {
 	if look() {
 		t.Fatal("published again before the interval is over")
 	}
+}
+
+// TestJournalledIsSealedAfterClose: what an fsync has journalled does not make its close wait, nor is it sealed if it
+// is removed before; and yet every close is a version of its own, and there for whoever is let in to watch.
+func TestJournalledIsSealedAfterClose(t *testing.T) {
+	ctx := context.Background()
+	// closed makes a file durable and closes it; the queue stands still until the test lets it go on.
+	closed := func(r *rig) (h *Handle, goOn func()) {
+		h = r.create("f")
+		r.write(h, strings.Repeat("durable ", 1000), 0)
+		must(t, h.Fsync(ctx))
+		r.queueMu.Lock()
+		must(t, h.Flush(ctx))
+		return h, r.queueMu.Unlock
+	}
+	inTree := func(r *rig, h *Handle) int64 {
+		n, err := r.node(h.in)
+		must(t, err)
+		return n.Content.Size
+	}
+
+	t.Run("not at once", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		h, goOn := closed(r)
+		if n := len(r.chunks.all()); n != 0 {
+			t.Errorf("the close sealed %d chunks", n)
+		}
+		goOn()
+		_, _, err := r.Publish(ctx, false)
+		must(t, err)
+		if inTree(r, h) != 8000 {
+			t.Error("closed, published, and not in the tree")
+		}
+	})
+	t.Run("removed", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		h, goOn := closed(r)
+		h.Release()
+		must(t, r.Unlink(ctx, RootIno, "f"))
+		goOn()
+		must(t, r.Close())
+		if n := len(r.chunks.all()); n != 0 {
+			t.Errorf("%d chunks of a file that is gone", n)
+		}
+	})
+	t.Run("opened again", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		h, goOn := closed(r)
+		defer goOn()
+		r.open("f", syscall.O_WRONLY|syscall.O_TRUNC)
+		if inTree(r, h) != 8000 {
+			t.Error("what was closed is not in the tree when the next writer begins")
+		}
+	})
+	t.Run("renamed", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		h, goOn := closed(r)
+		defer goOn()
+		must(t, r.Rename(ctx, RootIno, "f", RootIno, "g", 0))
+		if inTree(r, h) != 8000 {
+			t.Error("the rename overtook the content")
+		}
+	})
+	t.Run("watched", func(t *testing.T) {
+		r, p := peered(t)
+		h := r.create("f")
+		r.write(h, strings.Repeat("durable ", 1000), 0)
+		must(t, h.Fsync(ctx))
+		p.take()
+		p.onAwait = func(uint64) {
+			if inTree(r, h) != 8000 {
+				t.Error("who was waited for does not see the content")
+			}
+		}
+		must(t, h.Flush(ctx))
+		if len(p.take()) != 1 {
+			t.Error("nobody was waited for")
+		}
+	})
+	t.Run("far away", func(t *testing.T) { // a close that waits for the network is better than a queue that does
+		r := newRig(t, 1, nil)
+		h := r.create("f")
+		r.write(h, strings.Repeat("0123456", 30000), 0)
+		must(t, h.Flush(ctx))
+		r.sync()
+		r.write(h, "changed", 70000)
+		must(t, h.Fsync(ctx))
+		r.cache = newBlockCache(1<<20, r.loadChunk)
+		r.chunks.away = map[chunk.ID]bool{}
+		for id := range r.chunks.all() {
+			r.chunks.away[id] = true
+		}
+		if r.sealsLater(h.in) {
+			t.Error("the queue would wait for the network")
+		}
+	})
 }

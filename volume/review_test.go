@@ -90,7 +90,7 @@ func TestFailedPrepareDoesNotBringBackCutBytes(t *testing.T) {
 		t.Fatalf("prepare on a full store: %v", err)
 	}
 	r.chunks.fail(nil, nil)
-	if err := r.settle(h.in); err != nil {
+	if err := r.settle(context.Background(), h.in); err != nil {
 		t.Fatal(err)
 	}
 	if got := r.read(h); strings.Contains(got, "x") {
@@ -185,7 +185,7 @@ func TestInlineCandidateKeepsTheBlockSize(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.write(h, "z", 40000) // after the snapshot, in the second block of 32 KiB
-	if err := b.settle(h.in); err != nil {
+	if err := b.settle(context.Background(), h.in); err != nil {
 		t.Fatal(err)
 	}
 	want := strings.Repeat("x", 10) + strings.Repeat("\x00", 39990) + "z"

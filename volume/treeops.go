@@ -264,7 +264,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 		if in.unnamed.Load() {
 			link, err = (*namespace.Tree).LinkUnnamed, v.settleAll(ctx, in)
 		} else {
-			err = v.settle(in)
+			err = v.settle(ctx, in)
 		}
 		if err != nil {
 			return err
@@ -356,7 +356,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 	}
 	return v.with(oldParent, func(from *inode) error {
 		return v.with(newParent, func(to *inode) error {
-			if err := v.settleNamed(from, oldName); err != nil {
+			if err := v.settleNamed(ctx, from, oldName); err != nil {
 				return err
 			}
 			var moved namespace.Node
@@ -381,7 +381,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 
 // settleNamed brings the closed content of the file behind a name into the
 // tree, if this mount has some that is not.
-func (v *Volume) settleNamed(dir *inode, name string) error {
+func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error {
 	v.treeMu.RLock()
 	e, err := v.cfg.Tree.Lookup(dir.id, name)
 	v.treeMu.RUnlock()
@@ -399,7 +399,7 @@ func (v *Volume) settleNamed(dir *inode, name string) error {
 		return nil
 	}
 	defer v.release(in)
-	return v.settle(in)
+	return v.settle(ctx, in)
 }
 
 // Setattr changes attributes and returns them all.
