@@ -109,6 +109,7 @@ func (m *memChunks) Put(_ context.Context, id chunk.ID, sealed []byte) error {
 
 func (m *memChunks) Sync(context.Context) error { return nil }
 func (m *memChunks) Local(chunk.ID) bool        { return true }
+func (m *memChunks) Passed(_, _ chunk.ID)       {}
 
 func (m *memChunks) Ahead(context.Context, chunk.ID) error { return nil }
 

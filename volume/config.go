@@ -48,6 +48,9 @@ type Chunks interface {
 	Ahead(ctx context.Context, id chunk.ID) error
 	// Local reports whether id can be read without the network.
 	Local(id chunk.ID) bool
+	// Passed says that the blocks of a file from first to last were read one after the other, so that memory
+	// need not hold their sealed form too. It is a hint.
+	Passed(first, last chunk.ID)
 }
 
 // Sealer turns plaintext into chunks and back; cipher.Keyring is one.

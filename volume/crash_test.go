@@ -35,6 +35,8 @@ func (d diskChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
 
 func (d diskChunks) Ahead(context.Context, chunk.ID) error { return nil }
 
+func (d diskChunks) Passed(_, _ chunk.ID) {}
+
 func (d diskChunks) Local(id chunk.ID) bool {
 	has, err := d.Has(id)
 	return err == nil && has

@@ -23,6 +23,7 @@ type memChunks struct {
 	putErr error
 	getErr error
 	away   map[chunk.ID]bool // not local: Get delivers, Local says no
+	passed [][2]chunk.ID
 }
 
 func newMemChunks() *memChunks { return &memChunks{chunks: map[chunk.ID][]byte{}} }
@@ -68,6 +69,21 @@ func (m *memChunks) Local(id chunk.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.chunks[id] != nil && !m.away[id]
+}
+
+func (m *memChunks) Passed(first, last chunk.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.passed = append(m.passed, [2]chunk.ID{first, last})
+}
+
+// takePassed returns what was passed since the last call.
+func (m *memChunks) takePassed() [][2]chunk.ID {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	list := m.passed
+	m.passed = nil
+	return list
 }
 
 func (m *memChunks) all() map[chunk.ID][]byte {

@@ -17,6 +17,9 @@ const (
 	minWindow = 4
 	maxWindow = 64
 	farWindow = 256
+	// passBlocks is how many blocks of a sequential read are passed at a time, and how many stay behind it: those the
+	// kernel may still ask for out of order.
+	passBlocks = 64
 	// fetchAheadTimeout bounds one read ahead, so that a dead peer does not hold its place.
 	fetchAheadTimeout = 15 * time.Second
 )
@@ -27,6 +30,7 @@ type readAhead struct {
 	mu     sync.Mutex
 	next   int64 // where a sequential read would go on
 	done   int64 // first block not yet asked for
+	passed int64 // first block not yet passed
 	window int64 // in blocks
 	far    bool  // the last block asked for was not here
 	nodes  int64 // the group of nodes looked at last, counted from 1
@@ -57,6 +61,21 @@ func (h *Handle) readAhead(off, n int64) {
 			return
 		}
 	}
+	if first, last := h.ahead.pass(bs); first < last {
+		v.early(func() { v.pass(base, first, last) })
+	}
+}
+
+// pass tells the store of blocks that were read.
+func (v *Volume) pass(base chunk.Version, first, last int64) {
+	var ids [2]chunk.ID
+	for i, index := range []int64{first, last} {
+		var err error
+		if ids[i], err = chunk.Block(v.ctx, localNodes{v}, base, index); err != nil || ids[i].IsZero() {
+			return
+		}
+	}
+	v.cfg.Chunks.Passed(ids[0], ids[1])
 }
 
 // early runs fn in a goroutine, unless there are many already.
@@ -94,7 +113,7 @@ func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64) {
 	defer r.mu.Unlock()
 	sequential := off >= r.next-8*bs && off <= r.next+8*bs && (off > 0 || r.next == 0)
 	if !sequential {
-		r.next, r.done, r.window = off+n, 0, 0
+		r.next, r.done, r.passed, r.window = off+n, 0, off/bs, 0
 		return 0, 0
 	}
 	limit := int64(maxWindow)
@@ -114,6 +133,18 @@ func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64) {
 	}
 	r.done = to
 	return from, to
+}
+
+// pass returns the blocks that a long sequential read has left behind since the last call, all but the latest.
+func (r *readAhead) pass(bs int64) (first, last int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first, last = r.passed, r.next/bs-passBlocks
+	if r.far || last-first < passBlocks {
+		return 0, 0
+	}
+	r.passed = last
+	return first, last
 }
 
 // giveUp notes that fetching stopped before index.

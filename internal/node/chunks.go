@@ -98,6 +98,13 @@ func (c *chunks) Sync(ctx context.Context) error {
 	return nil
 }
 
+// Passed implements volume.Chunks.
+func (c *chunks) Passed(first, last chunk.ID) {
+	if err := c.store.Uncache(first, last); err != nil {
+		c.log.Debug("cannot let go of cached chunks", "error", err)
+	}
+}
+
 // Local implements volume.Chunks. An index that cannot be read says no: the
 // read that follows tells why.
 func (c *chunks) Local(id chunk.ID) bool {
