@@ -72,22 +72,6 @@ func (v *Volume) follow(changes namespace.Changes) {
 	}
 }
 
-// known returns the inode of a node, pinned, if this mount holds one.
-func (v *Volume) known(id namespace.NodeID) *inode {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for ino := id.Ino(); ; ino++ {
-		in, ok := v.inodes[ino]
-		if !ok {
-			return nil
-		}
-		if in.id == id {
-			in.pins++
-			return in
-		}
-	}
-}
-
 // reload makes the tree's content the base of a file that was not changed here,
 // and reports whether that content is another than before. What was changed here stays on
 // the version it was made on; both versions are kept.
@@ -102,11 +86,14 @@ func (v *Volume) reload(in *inode) bool {
 		}
 		in.revive = !here // if in doubt the data stays
 	}
-	if err != nil || !in.loaded || in.changed || in.baseID == n.Content.ID {
+	if err == nil && !in.loaded { // the kernel may have pages of a version that is not known any more
+		return v.uncache(in)
+	}
+	if err != nil || in.changed || in.baseID == n.Content.ID {
 		return false
 	}
 	in.adopt(n)
-	in.kernelCached = false
+	v.uncache(in)
 	return true
 }
 

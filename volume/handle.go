@@ -72,10 +72,10 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	if err := v.load(in); err != nil {
 		return nil, err
 	}
-	h := &Handle{v: v, in: in, flags: flags, keep: in.kernelCached, id: v.handles.Add(1)}
-	in.kernelCached = true
+	h := &Handle{v: v, in: in, flags: flags, id: v.handles.Add(1)}
 	v.mu.Lock()
 	in.opens++
+	h.keep = v.cachedNow(in)
 	v.mu.Unlock()
 	return h, nil
 }

@@ -104,7 +104,7 @@ func (v *Volume) setVersion(in *inode, c namespace.Content) error {
 			return err
 		}
 		in.adopt(n)
-		in.kernelCached = false
+		v.uncache(in)
 		return nil
 	})
 }

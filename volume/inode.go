@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -10,16 +9,16 @@ import (
 	"github.com/foreverfs/forever/namespace"
 )
 
-// inode is what this mount keeps in memory of a node that the kernel knows,
-// that is open, or whose content is not yet in the tree.
+// inode is what this mount keeps in memory of a node that is in use, that is open, or whose content is not
+// yet in the tree.
 type inode struct {
 	ino uint64
 	id  namespace.NodeID
 
 	// Guarded by Volume.mu.
-	refs  uint64 // lookups that the kernel holds
-	pins  int    // handles, operations under way, unfinished content
-	opens int    // handles
+	pins  int  // handles, operations under way, unfinished content
+	opens int  // handles
+	idle  bool // in Volume.idle
 
 	unnamed atomic.Bool // it was made without a name, and may be given one
 
@@ -61,10 +60,9 @@ type content struct {
 	savedGen uint64 // the generation that the records hold
 	journals bool   // records exist that the next commit must remove
 
-	kernelCached bool // the kernel's pages are those of this content
-	published    int64
-	lookedGen    uint64 // the generation when the publisher last looked
-	firstChange  int64  // when the first change was made that is not in the tree
+	published   int64
+	lookedGen   uint64 // the generation when the publisher last looked
+	firstChange int64  // when the first change was made that is not in the tree
 }
 
 // candidate is a version whose chunks are stored, waiting for them to be
@@ -75,79 +73,6 @@ type candidate struct {
 	gen     uint64
 	mtime   int64
 	chunks  bool // it names chunks, which may not be durable
-}
-
-// acquire returns the inode of ino with one pin, which release gives back.
-func (v *Volume) acquire(ino uint64) (*inode, error) {
-	v.mu.Lock()
-	if in, ok := v.inodes[ino]; ok {
-		in.pins++
-		v.mu.Unlock()
-		return in, nil
-	}
-	v.mu.Unlock()
-	v.treeMu.RLock()
-	n, err := v.cfg.Tree.NodeByIno(ino)
-	v.treeMu.RUnlock()
-	if errors.Is(err, namespace.ErrNotExist) {
-		return nil, ErrStale
-	}
-	if err != nil {
-		return nil, fmt.Errorf("find inode %d: %w", ino, err)
-	}
-	return v.acquireNode(n.ID), nil
-}
-
-// acquireNode returns the inode of a node that exists, with one pin.
-func (v *Volume) acquireNode(id namespace.NodeID) *inode {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in := v.inodeOf(id)
-	in.pins++
-	return in
-}
-
-// inodeOf finds or makes the inode of id; v.mu is held. Two nodes whose numbers
-// collide are told apart by taking the next free number.
-func (v *Volume) inodeOf(id namespace.NodeID) *inode {
-	for ino := id.Ino(); ; ino++ {
-		in, ok := v.inodes[ino]
-		if !ok {
-			in = &inode{ino: ino, id: id}
-			v.inodes[ino] = in
-			return in
-		}
-		if in.id == id {
-			return in
-		}
-	}
-}
-
-// release gives back one pin.
-func (v *Volume) release(in *inode) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in.pins--
-	v.drop(in)
-}
-
-// drop forgets an inode that nothing holds; v.mu is held.
-func (v *Volume) drop(in *inode) {
-	if in.refs == 0 && in.pins == 0 {
-		delete(v.inodes, in.ino)
-	}
-}
-
-// Forget gives back n references that Lookup and its like have taken.
-func (v *Volume) Forget(ino, n uint64) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in, ok := v.inodes[ino]
-	if !ok {
-		return
-	}
-	in.refs -= min(n, in.refs)
-	v.drop(in)
 }
 
 // load fills the content from the tree if nothing here differs from it; in.mu is held.

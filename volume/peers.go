@@ -335,27 +335,6 @@ func (v *Volume) ForgetAll(done func()) {
 	n.Settle(true, done)
 }
 
-// inKernel returns the numbers of the inodes that the kernel knows.
-func (v *Volume) inKernel() []uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	list := []uint64{RootIno}
-	for ino, in := range v.inodes {
-		if in.refs > 0 {
-			list = append(list, ino)
-		}
-	}
-	return list
-}
-
-// InKernel reports whether the kernel knows an inode, or is about to.
-func (v *Volume) InKernel(ino uint64) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in := v.inodes[ino]
-	return ino == RootIno || in != nil && in.refs > 0
-}
-
 // ForgetDirs has the kernel forget what it knows of directories and of what is in
 // them, and then calls done with those that it may go on knowing: unless force is
 // set, those that it uses. It does not wait.
@@ -366,28 +345,15 @@ func (v *Volume) ForgetDirs(list []namespace.NodeID, force bool, done func(kept 
 	}
 	var kept []namespace.NodeID
 	for _, id := range list {
-		if v.used(id) {
+		if v.usedDir(id) {
 			kept = append(kept, id)
 		}
 	}
 	v.Settled(func() { done(kept) })
 }
 
-// used reports whether the kernel knows a directory, or one that is shown as one with it. If it
+// usedDir reports whether the kernel knows a directory, or one that is shown as one with it. If it
 // does not, it knows nothing in it either.
-func (v *Volume) used(id namespace.NodeID) bool {
-	for _, w := range v.watch(1, id) {
-		in := v.known(w.Dir)
-		if in == nil {
-			continue
-		}
-		v.mu.Lock()
-		used := in.refs > 0 || in.ino == RootIno
-		v.mu.Unlock()
-		v.release(in)
-		if used {
-			return true
-		}
-	}
-	return false
+func (v *Volume) usedDir(id namespace.NodeID) bool {
+	return slices.ContainsFunc(v.watch(1, id), func(w namespace.Watched) bool { return v.kernelKnows(w.Dir) })
 }

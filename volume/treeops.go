@@ -35,6 +35,7 @@ func (v *Volume) Lookup(ctx context.Context, parent uint64, name string) (a Attr
 			return err
 		}
 		in := v.refer(e.Node)
+		defer v.release(in)
 		v.observe(ctx, in)
 		a, err = v.presentRef(in)
 		return err
@@ -63,15 +64,10 @@ func (v *Volume) entry(dir *inode, name string) (namespace.Entry, error) {
 }
 
 // present takes a reference on a node and shows it.
-func (v *Volume) present(id namespace.NodeID) (Attr, error) { return v.presentRef(v.refer(id)) }
-
-// refer takes a reference on a node.
-func (v *Volume) refer(id namespace.NodeID) *inode {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in := v.inodeOf(id)
-	in.refs++
-	return in
+func (v *Volume) present(id namespace.NodeID) (Attr, error) {
+	in := v.refer(id)
+	defer v.release(in)
+	return v.presentRef(in)
 }
 
 // presentRef shows an inode on which a reference was taken, or gives that back.
@@ -146,11 +142,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 		if err != nil {
 			return err
 		}
-		v.mu.Lock()
-		in = v.inodeOf(n.ID)
-		in.refs++
-		in.pins++
-		v.mu.Unlock()
+		in = v.refer(n.ID)
 		in.unnamed.Store(name == "")
 		if spec.Kind == namespace.KindFile {
 			in.mu.Lock()
@@ -307,14 +299,8 @@ func (v *Volume) unnamed(n namespace.Node) {
 	if n.Nlink > 0 || n.Kind != namespace.KindFile {
 		return
 	}
-	v.mu.Lock()
-	in, ok := v.inodes[n.ID.Ino()]
-	ok = ok && in.id == n.ID && in.opens == 0
-	if ok {
-		in.pins++
-	}
-	v.mu.Unlock()
-	if !ok {
+	in := v.used(n.ID)
+	if in == nil {
 		return
 	}
 	closing := func() {
@@ -388,14 +374,8 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 	if err != nil || e.Kind != namespace.KindFile {
 		return err
 	}
-	v.mu.Lock()
-	in, ok := v.inodes[e.Node.Ino()]
-	ok = ok && in.id == e.Node
-	if ok {
-		in.pins++
-	}
-	v.mu.Unlock()
-	if !ok {
+	in := v.used(e.Node)
+	if in == nil {
 		return nil
 	}
 	defer v.release(in)

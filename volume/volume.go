@@ -32,8 +32,10 @@ type Volume struct {
 
 	mu      sync.Mutex
 	inodes  map[uint64]*inode
-	changed map[*inode]struct{} // content not yet in the tree
-	ready   []waiting           // candidates waiting to enter the tree
+	idle    []*inode              // those of inodes that were used last, oldest first
+	kernel  map[uint64]knownInode // what the kernel knows
+	changed map[*inode]struct{}   // content not yet in the tree
+	ready   []waiting             // candidates waiting to enter the tree
 
 	notifyMu sync.Mutex
 	notifier Notifier
@@ -65,6 +67,7 @@ func Open(cfg Config) (*Volume, error) {
 		log:     cfg.Logger,
 		dirty:   newBudget(cfg.DirtyMax),
 		inodes:  map[uint64]*inode{},
+		kernel:  map[uint64]knownInode{},
 		changed: map[*inode]struct{}{},
 		seals:   make(chan sealJob, 4*runtime.GOMAXPROCS(0)),
 		commit:  make(chan struct{}, 1),
