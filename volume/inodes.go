@@ -13,9 +13,31 @@ const maxIdle = 2048
 
 // knownInode is what is kept of an inode as long as the kernel knows it.
 type knownInode struct {
-	id     namespace.NodeID
-	refs   uint64 // lookups that the kernel holds
-	cached bool   // the kernel's pages are those of the content in the tree, or of what was written here
+	id   namespace.NodeID
+	refs uint64 // lookups that the kernel holds, and cachedBit
+}
+
+// cachedBit says that the kernel's pages are those of the content in the tree, or of what was written here. It
+// is where it takes no memory.
+const cachedBit = 1 << 63
+
+// forget takes n references away, and reports whether that leaves none.
+func (k *knownInode) forget(n uint64) bool {
+	if k.refs&^cachedBit <= n {
+		return true
+	}
+	k.refs -= n
+	return false
+}
+
+// setCached changes cachedBit, and reports what it was.
+func (k *knownInode) setCached(to bool) (before bool) {
+	before = k.refs&cachedBit != 0
+	k.refs &^= cachedBit
+	if to {
+		k.refs |= cachedBit
+	}
+	return before
 }
 
 // acquire returns the inode of ino with one pin, which release gives back.
@@ -157,16 +179,16 @@ func (v *Volume) Forget(ino, n uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k, ok := v.kernel[ino]
-	switch {
-	case !ok:
-	case k.refs > n:
-		k.refs -= n
+	if !ok {
+		return
+	}
+	if !k.forget(n) {
 		v.kernel[ino] = k
-	default:
-		delete(v.kernel, ino)
-		if in := v.inodes[ino]; in != nil {
-			v.drop(in)
-		}
+		return
+	}
+	delete(v.kernel, ino)
+	if in := v.inodes[ino]; in != nil {
+		v.drop(in)
 	}
 }
 
@@ -174,7 +196,7 @@ func (v *Volume) Forget(ino, n uint64) {
 // still right; v.mu is held.
 func (v *Volume) cachedNow(in *inode) (before bool) {
 	if k, ok := v.kernel[in.ino]; ok {
-		before, k.cached = k.cached, true
+		before = k.setCached(true)
 		v.kernel[in.ino] = k
 	}
 	return before
@@ -185,7 +207,7 @@ func (v *Volume) uncache(in *inode) (before bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if k, ok := v.kernel[in.ino]; ok {
-		before, k.cached = k.cached, false
+		before = k.setCached(false)
 		v.kernel[in.ino] = k
 	}
 	return before
