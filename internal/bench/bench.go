@@ -21,6 +21,7 @@ type bench struct {
 	log     io.Writer
 	tools   tools
 	results report
+	drops   int // how often the kernel's caches were dropped
 }
 
 // tools are what was built, found or made for this run.

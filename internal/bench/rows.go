@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,10 +17,32 @@ type place struct {
 	dir string // empty at the beginning of a round
 	at  []int64
 	buf []byte // what is to be written
+
+	drops int // what bench.drops was when the kernel last had all that is in dir
 }
 
 func (p *place) path(elem ...string) string {
 	return filepath.Join(append([]string{p.dir}, elem...)...)
+}
+
+// warm reads all that is in the directory, if the kernel was made to forget anything since it last had it. It
+// forgets for all systems at once: the one that is measured last would have an advantage in the next row.
+func (p *place) warm() error {
+	if p.drops == p.bench.drops {
+		return nil
+	}
+	p.drops = p.bench.drops
+	return filepath.WalkDir(p.dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(io.Discard, f)
+		return errors.Join(err, f.Close())
+	})
 }
 
 // row is one measurement. run is timed and says how many units it did.
@@ -142,7 +166,7 @@ func (b *bench) round(ctx context.Context, g group, round int, systems []*system
 		if g.once && places[s] != nil {
 			continue
 		}
-		p := &place{bench: b, dir: filepath.Join(s.dir, fmt.Sprintf("round%d", round+1))}
+		p := &place{bench: b, dir: filepath.Join(s.dir, fmt.Sprintf("round%d", round+1)), drops: b.drops}
 		places[s] = p
 		if err := os.Mkdir(p.dir, 0o755); err != nil {
 			return err
@@ -182,6 +206,13 @@ func (b *bench) measure(ctx context.Context, r row, s *system, p *place) (m samp
 		if err := r.before(ctx, p); err != nil {
 			return m, fmt.Errorf("prepare: %w", err)
 		}
+	}
+	if r.cold == warm {
+		if err := p.warm(); err != nil {
+			return m, fmt.Errorf("read what is there: %w", err)
+		}
+	} else {
+		b.drops++
 	}
 	patience := time.Duration(b.scale.Patience) * time.Second
 	if pid := s.pid(); pid != 0 {
