@@ -57,9 +57,10 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	default:
 		return nil, ErrBadHandle
 	}
-	if flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY && in.closedAt() != 0 { // what was closed is a version of its own
+	if flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY && in.closedAt() != 0 {
+		// What was closed is a version of its own, unless it cannot be stored: then it is still in the journal.
 		if err := v.settle(ctx, in); err != nil {
-			return nil, err
+			v.log.Warn("cannot seal what was closed before somebody writes to it again", "inode", in.ino, "error", err)
 		}
 	}
 	if flags&syscall.O_TRUNC != 0 {

@@ -97,6 +97,14 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 			t.Error("what was closed is not in the tree when the next writer begins")
 		}
 	})
+	t.Run("opened again when the store is full", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		_, goOn := closed(r)
+		defer goOn()
+		r.chunks.fail(syscall.ENOSPC, nil)
+		r.open("f", syscall.O_WRONLY|syscall.O_TRUNC) // which may be what makes room
+		r.chunks.fail(nil, nil)
+	})
 	t.Run("renamed", func(t *testing.T) {
 		r := newRig(t, 1, nil)
 		h, goOn := closed(r)
