@@ -74,7 +74,7 @@ func (v *Volume) SetVersion(ctx context.Context, ino uint64, c namespace.Content
 		if err := v.setVersion(in, c); err != nil {
 			return err
 		}
-		v.announce(ctx, in.id)
+		v.announceOf(ctx, in)
 		v.notifyMu.Lock()
 		defer v.notifyMu.Unlock()
 		if v.notifier != nil {

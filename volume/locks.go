@@ -139,7 +139,7 @@ func (v *Volume) publishLocked(ctx context.Context, in *inode) (uint64, error) {
 	ctx = context.WithoutCancel(ctx) // unlocking is not interrupted
 	seq, err := v.publishInode(ctx, in)
 	if err == nil {
-		v.announce(ctx, in.id)
+		v.announceOf(ctx, in)
 	}
 	return seq, err
 }

@@ -178,7 +178,7 @@ func (l *treeLock) LockInPlace() { l.RWMutex.Lock() }
 type watchList struct {
 	gen  uint64
 	dirs []namespace.Watched
-	all  bool
+	all  bool // not only those of the oldest names
 }
 
 // watchOf is watch for one inode, which remembers it until something in the tree moves.

@@ -23,8 +23,8 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
-	// Collecting garbage is under a hundredth of what a node does: doing it more often is not seen in its
-	// speed, but in its memory.
+	// Collecting garbage is a few hundredths of what a node does at most: doing it a little more often is not
+	// seen in its speed, but in its memory.
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
