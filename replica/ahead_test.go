@@ -42,6 +42,9 @@ func (n *testNode) waitingTurns() int {
 
 func TestFetchGoesBeforeFetchAhead(t *testing.T) {
 	a, b := pair(t)
+	b.store.mu.Lock()
+	b.store.fail = errors.New("no space left") // it takes no pushes
+	b.store.mu.Unlock()
 	var ids []chunk.ID
 	for range 20 {
 		ids = append(ids, a.store.put(t, 1000))
@@ -109,4 +112,46 @@ func TestFetchAheadFromSeveral(t *testing.T) {
 		}
 	})
 	eventually(t, "b gone", func() bool { return !c.connectedTo(b) })
+}
+
+// A slow answer to what nobody waits for is not asked for twice; once somebody waits, it is.
+func TestFetchAheadHedgesOnceUrgent(t *testing.T) {
+	mk := memNet()
+	a := newTestNode(t, "a", mk).found().start()
+	b := newTestNode(t, "b", mk).joinBy(a, RoleMember).start()
+	ids := []chunk.ID{a.store.put(t, 1000), a.store.put(t, 1000)}
+	eventually(t, "copies", func() bool { a.Poke(); return b.store.len() == len(ids) })
+	c := newTestNode(t, "c", mk)
+	c.store.fail = errors.New("no space left") // it takes no pushes
+	c.joinBy(a, RoleMember).start()
+	eventually(t, "mesh", func() bool { return c.connectedTo(a) && c.connectedTo(b) })
+	asking := func() int { return c.asking(a) + c.asking(b) }
+
+	a.store.slowDown(5 * minPatience)
+	b.store.slowDown(5 * minPatience)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.FetchAhead(t.Context(), ids[0])
+		done <- err
+	}()
+	eventually(t, "the answer", func() bool {
+		if n := asking(); n > 1 {
+			t.Fatalf("%d devices asked for what nobody waits for", n)
+		}
+		return len(done) == 1
+	})
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+
+	a.store.slowDown(time.Minute)
+	b.store.slowDown(time.Minute)
+	go func() { _, _ = c.FetchAhead(t.Context(), ids[1]) }()
+	eventually(t, "one asked", func() bool { return asking() == 1 })
+	began := time.Now()
+	go func() { _, _ = c.Fetch(t.Context(), ids[1]) }()
+	eventually(t, "the other as well", func() bool { return asking() == 2 })
+	if d := time.Since(began); d > 2*time.Second {
+		t.Errorf("after %v", d)
+	}
 }

@@ -148,6 +148,8 @@ type hunt struct {
 	asked   map[*session]bool // true: answered
 	names   map[string]string // what came of it, by device
 	open    int
+	last    *session      // asked last; nil: it has answered, or there was nobody
+	since   time.Time     // when last was asked
 	pause   time.Duration // before those who said no are asked again
 	answers chan answer
 }
@@ -157,18 +159,28 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 	grace := time.Now().Add(f.r.cfg.FetchGrace)
 	for {
 		changed := f.r.change()
-		hedge, data := f.askNext(ctx, c, h)
-		if data != nil {
-			return data, nil
+		hurry := c.urgent
+		if isClosed(hurry) {
+			hurry = nil
+		}
+		wait := f.hedge(h, hurry == nil)
+		if wait <= 0 {
+			if data := f.askNext(ctx, c, h); data != nil {
+				return data, nil
+			}
+			wait = f.r.cfg.FetchTimeout
+			if h.last != nil {
+				continue
+			}
 		}
 		if h.open == 0 {
 			left := time.Until(grace)
 			if left <= 0 {
 				return nil, f.unavailable(c.id, h)
 			}
-			hedge = min(left, h.pause)
+			wait = min(left, h.pause)
 		}
-		t := time.NewTimer(hedge)
+		t := time.NewTimer(wait)
 		select {
 		case data := <-c.pushed:
 			t.Stop()
@@ -180,6 +192,7 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 			if a.data != nil {
 				return a.data, nil
 			}
+			h.last = nil // the next is asked at once
 			h.names[a.s.name] = "does not have it"
 			if a.err != nil {
 				h.names[a.s.name] = a.err.Error()
@@ -191,6 +204,8 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 			}
 		case <-changed:
 			t.Stop()
+		case <-hurry:
+			t.Stop()
 		case <-ctx.Done():
 			t.Stop()
 			return nil, f.unavailable(c.id, h)
@@ -198,18 +213,32 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 	}
 }
 
-// askNext asks the best session not asked yet, if there is one, and returns how
-// long to wait before the next is asked too; or the chunk, if it came meanwhile.
-func (f *fetcher) askNext(ctx context.Context, c *call, h *hunt) (hedge time.Duration, data []byte) {
+// hedge returns how long to wait before another session is asked besides the last. A chunk
+// nobody waits for yet is worth no second transfer: there it is only against a peer that never answers.
+func (f *fetcher) hedge(h *hunt, urgent bool) time.Duration {
+	if h.last == nil {
+		return 0
+	}
+	patience := h.last.fetch.patience()
+	if !urgent {
+		patience = max(patience, f.r.cfg.FetchTimeout/4)
+	}
+	return patience - time.Since(h.since)
+}
+
+// askNext asks the best session not asked yet, if there is one; or it returns the chunk, if it
+// came meanwhile.
+func (f *fetcher) askNext(ctx context.Context, c *call, h *hunt) []byte {
 	best, data := f.choose(ctx, c, h)
+	h.last, h.since = best, time.Now()
 	if best == nil {
-		return f.r.cfg.FetchTimeout, data
+		return data
 	}
 	h.asked[best] = false
 	h.names[best.name] = "did not answer"
 	h.open++
 	best.fetch.ask(ctx, c.id, h.answers)
-	return best.fetch.patience(), nil
+	return nil
 }
 
 // choose returns whom to ask, with room reserved: at once if the chunk is urgent,
