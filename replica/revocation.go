@@ -99,8 +99,7 @@ func (c *controlLog) removalLists() (revocations, retirements []*removal) {
 	}
 	suspect := c.voidUnder(revocations, nil)
 	for _, r := range revocations {
-		in := c.recoveryOf(r.entry)
-		r.final = in != nil && !suspect[in.hash]
+		r.final = slices.ContainsFunc(c.recoveriesOf(r.entry), func(in *entry) bool { return !suspect[in.hash] })
 	}
 	return revocations, retirements
 }
@@ -144,40 +143,40 @@ func (c *controlLog) isVoid(e *entry, hold []*removal, void map[Hash]bool) bool 
 	if e.what.GetGenesis() != nil || len(hold) == 0 {
 		return false
 	}
-	in := c.recoveryOf(e)
+	if len(c.admissions[e.signer]) == 0 {
+		return !slices.ContainsFunc(c.recoveriesOf(e), func(in *entry) bool {
+			return !void[in.hash] && !slices.ContainsFunc(hold, func(r *removal) bool { return r.retires[in.hash] && !r.knows(e) })
+		})
+	}
 	unknown, last := false, false
 	for _, r := range hold {
-		if r.device == e.signer && r.retires == nil || in != nil && r.retires[in.hash] {
+		if r.device == e.signer && r.retires == nil {
 			unknown = unknown || !r.knows(e)
-			last = last || r.final || r.retires != nil
+			last = last || r.final
 		}
 	}
 	if unknown && (last || e.what.GetRevoke() == nil) {
 		return true
 	}
 	// The signer's own right may have come from nowhere.
-	if in != nil {
-		return void[in.hash]
-	}
 	admissions := c.admissions[e.signer]
 	return !slices.ContainsFunc(admissions, func(a *entry) bool {
 		return !void[a.hash] && (len(admissions) == 1 || c.precedes(a, e))
 	})
 }
 
-// recoveryOf returns the entry that put the key of a signer into force, if that is a
-// recovery key.
-func (c *controlLog) recoveryOf(e *entry) *entry {
+// recoveriesOf returns the entries that put the key of a signer into force, if that is a
+// recovery key. There may be several, and each is enough for what it signed.
+func (c *controlLog) recoveriesOf(e *entry) (out []*entry) {
 	if len(c.admissions[e.signer]) > 0 {
 		return nil
 	}
-	var last *entry
 	for _, r := range c.recoveries {
-		if bytes.Equal(recoveryIn(r).GetSign(), e.signer[:]) && c.precedes(r, e) && r.beats(last) {
-			last = r
+		if bytes.Equal(recoveryIn(r).GetSign(), e.signer[:]) && c.precedes(r, e) {
+			out = append(out, r)
 		}
 	}
-	return last
+	return out
 }
 
 // pastOf returns the entries that are or precede some that are in the log.

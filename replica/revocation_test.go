@@ -196,3 +196,17 @@ func TestEpochAfterRevocation(t *testing.T) {
 		t.Fatalf("epoch %d, which the retired phrase can open", got)
 	}
 }
+
+// The key of the genesis keeps its right when somebody without one mints it once more.
+func TestRecoveryKeyMintedAgainInVain(t *testing.T) {
+	c, before := team(t)
+	c.must(c.add("a", revokes("d", 5)))
+	again := c.must(c.on("d", before, mints("d", "recovery")))
+	c.must(c.on("recovery", []Hash{again.hash}, sets("k", "v")))
+	for range 2 {
+		if !c.log.voided[again.hash] || c.log.settings()["k"] != "v" {
+			t.Errorf("%v %v", c.log.voided[again.hash], c.log.settings())
+		}
+		c.must(c.add("a", revokes("c", 5))) // all is judged anew
+	}
+}
