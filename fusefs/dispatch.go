@@ -56,9 +56,22 @@ func (s *Server) work() {
 		} else if s.readFailed(err) {
 			return
 		}
-		if s.idle.Add(1) > maxIdle {
-			s.idle.Add(-1)
+		if !s.goIdle(maxIdle) {
 			return
+		}
+	}
+}
+
+// goIdle counts the worker among those that wait, unless enough wait. It never counts one that does not
+// stay: the others would take it for one, and end in its favour.
+func (s *Server) goIdle(enough int32) bool {
+	for {
+		n := s.idle.Load()
+		if n >= enough {
+			return false
+		}
+		if s.idle.CompareAndSwap(n, n+1) {
+			return true
 		}
 	}
 }
