@@ -24,10 +24,12 @@ func TestOnlyRoot(t *testing.T) {
 	must(t, os.Chmod(r.path("closed/f"), 0))
 
 	wantErr(t, unix.Access(r.path("plain"), unix.X_OK), unix.EACCES)
-	wantErr(t, exec.Command(r.path("plain")).Run(), unix.EACCES)
+	if err := run(r.path("plain")); err == nil {
+		t.Error("ran a file that is not executable")
+	}
 	must(t, unix.Access(r.path("plain"), unix.R_OK|unix.W_OK))
 	must(t, unix.Access(r.path("script"), unix.X_OK))
-	must(t, exec.Command(r.path("script")).Run())
+	must(t, run(r.path("script")))
 	must(t, unix.Access(r.path("closed"), unix.R_OK|unix.W_OK|unix.X_OK))
 	if got := r.read("closed/f"); got != "x" {
 		t.Errorf("read %q", got)
@@ -43,6 +45,10 @@ func TestOnlyRoot(t *testing.T) {
 		t.Errorf("to remove three files took %d questions for attributes", n)
 	}
 }
+
+// run has a shell run a program. This process serves the mount, so it must not begin one from there itself: until the
+// program is loaded it stands still, and may be asked for it.
+func run(path string) error { return exec.Command("sh", "-c", `"$0"`, path).Run() }
 
 // TestOthersAreChecked: with others let in, modes count for them.
 func TestOthersAreChecked(t *testing.T) {
