@@ -20,6 +20,8 @@ const (
 	// passBlocks is how many blocks of a sequential read are passed at a time, and how many stay behind it: those the
 	// kernel may still ask for out of order.
 	passBlocks = 64
+	// maxGroups is how many groups of nodes a handle remembers that it looked at: in one are the nodes of 1 GiB.
+	maxGroups = 1024
 	// fetchAheadTimeout bounds one read ahead, so that a dead peer does not hold its place.
 	fetchAheadTimeout = 15 * time.Second
 )
@@ -28,12 +30,12 @@ const (
 // they are sequential.
 type readAhead struct {
 	mu     sync.Mutex
-	next   int64 // where a sequential read would go on
-	done   int64 // first block not yet asked for
-	passed int64 // first block not yet passed
-	window int64 // in blocks
-	far    bool  // the last block asked for was not here
-	nodes  int64 // the group of nodes looked at last, counted from 1
+	next   int64              // where a sequential read would go on
+	done   int64              // first block not yet asked for
+	passed int64              // first block not yet passed
+	window int64              // in blocks
+	far    bool               // the last block asked for was not here
+	groups map[int64]struct{} // groups of nodes looked at, at most maxGroups
 }
 
 // readAhead notes a read and starts fetching what will be read next.
@@ -95,14 +97,17 @@ func (v *Volume) early(fn func()) bool {
 	return started
 }
 
-// enter reports whether a group of nodes was not looked at last.
+// enter reports whether a group of nodes was not looked at yet.
 func (r *readAhead) enter(group int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.nodes == group+1 {
+	if _, was := r.groups[group]; was {
 		return false
 	}
-	r.nodes = group + 1
+	if r.groups == nil || len(r.groups) >= maxGroups {
+		r.groups = map[int64]struct{}{}
+	}
+	r.groups[group] = struct{}{}
 	return true
 }
 

@@ -71,3 +71,22 @@ func TestPassed(t *testing.T) {
 		t.Errorf("read a little: passed %v", passed)
 	}
 }
+
+// The nodes of a part of a file are looked at once, also if reads go to and fro.
+func TestNodesAreLookedAtOnce(t *testing.T) {
+	var r readAhead
+	for _, c := range []struct {
+		group int64
+		want  bool
+	}{{0, true}, {0, false}, {7, true}, {0, false}, {7, false}} {
+		if got := r.enter(c.group); got != c.want {
+			t.Errorf("group %d: %v", c.group, got)
+		}
+	}
+	for g := range int64(10 * maxGroups) {
+		r.enter(g)
+	}
+	if len(r.groups) > maxGroups {
+		t.Errorf("%d groups are remembered", len(r.groups))
+	}
+}
