@@ -145,7 +145,11 @@ func withoutSetID(mode uint32) uint32 {
 }
 
 func (c *call) dropCapabilities(ino uint64) error {
-	err := c.s.vol.Removexattr(c.ctx, ino, xattrCapability)
+	// Hardly a file has any: to look costs less than to change nothing.
+	_, err := c.s.vol.Getxattr(c.ctx, ino, xattrCapability)
+	if err == nil {
+		err = c.s.vol.Removexattr(c.ctx, ino, xattrCapability)
+	}
 	if errors.Is(err, namespace.ErrNoXattr) {
 		return nil
 	}

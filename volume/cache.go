@@ -74,6 +74,17 @@ func (c *blockCache) use(ctx context.Context, id chunk.ID, fn func(plain []byte)
 	return nil
 }
 
+// once copies the plaintext of id to dst, as much as fits, and returns how much that is. What is not here is
+// not kept either: for files of one block, which the kernel reads whole and keeps.
+func (c *blockCache) once(ctx context.Context, dst []byte, id chunk.ID) (n int, err error) {
+	if !c.has(id) {
+		plain, err := c.load(ctx, dst[:0:len(dst)], id)
+		return copy(dst, plain), err // mostly onto itself
+	}
+	err = c.use(ctx, id, func(plain []byte) { n = copy(dst, plain) })
+	return n, err
+}
+
 // take returns the chunk id: for good if keep is set, else until leave.
 func (c *blockCache) take(ctx context.Context, id chunk.ID, keep bool) (*cached, error) {
 	for {

@@ -67,3 +67,31 @@ func BenchmarkCacheLoad(b *testing.B) {
 		}
 	}
 }
+
+// A file of one block that is read whole is not kept here, as the kernel has it then; a part of one is.
+func TestWholeFileIsNotKept(t *testing.T) {
+	r := newRig(t, 1, nil)
+	want := bytes.Repeat([]byte("0123456789"), 1000)
+	h := r.create("f")
+	defer h.Release()
+	r.write(h, string(want), 0)
+	r.sync()
+	kept := func() int { return len(r.cache.items) }
+	before := kept()
+	got := make([]byte, len(want)+10)
+	n, err := h.Read(ctx, got, 0)
+	if err != nil || !bytes.Equal(got[:n], want) {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	if kept() != before {
+		t.Errorf("%d chunks are kept, %d before", kept(), before)
+	}
+	for range 2 { // the second finds it
+		if n, err = h.Read(ctx, got[:100], 50); err != nil || !bytes.Equal(got[:n], want[50:150]) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+	if n, err = h.Read(ctx, got, 0); err != nil || !bytes.Equal(got[:n], want) || kept() != before+1 {
+		t.Fatalf("%d bytes, %v, %d chunks are kept", n, err, kept())
+	}
+}

@@ -88,7 +88,14 @@ func (v *Volume) below(in *inode, index int64) piece {
 // fill reads one piece.
 func (v *Volume) fill(ctx context.Context, base chunk.Version, pc piece) error {
 	n := 0
-	if pc.off < pc.limit {
+	switch {
+	case pc.off >= pc.limit:
+	case pc.index == 0 && int64(len(pc.dst)) == pc.limit && base.Height == 0 && pc.id.IsZero() && !base.Root.IsZero():
+		var err error
+		if n, err = v.cache.once(ctx, pc.dst, base.Root); err != nil {
+			return err
+		}
+	default:
 		err := v.block(ctx, base, pc, func(plain []byte) {
 			if plain = plain[:min(int64(len(plain)), pc.limit)]; pc.off < int64(len(plain)) {
 				n = copy(pc.dst, plain[pc.off:])

@@ -148,6 +148,8 @@ func (p *Pebble) pourLocked(flush bool) error {
 		return p.broken
 	}
 	p.leaving = nil
+	p.pours++
+	p.lately.changed(going)
 	if flush {
 		p.synced = upTo
 	}

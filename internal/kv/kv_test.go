@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,6 +303,14 @@ func TestModel(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			for range 3 { // what was read before may have changed
+				k := fmt.Sprintf("key%02d", rng.IntN(40))
+				got, err := db.Get([]byte(k))
+				want, there := model[k]
+				if there != (err == nil) || string(got) != want || err != nil && !errors.Is(err, kv.ErrNotFound) {
+					t.Fatalf("%s: %q, %v; want %q", k, got, err, want)
+				}
+			}
 			if i%20 == 0 {
 				if diff := cmp.Diff(model, contents(t, db)); diff != "" {
 					t.Fatal(diff)
@@ -401,6 +410,41 @@ func TestReadersBesideUpdates(t *testing.T) {
 			default:
 			}
 		}
+	})
+}
+
+// TestGetBesideUpdates: who reads a key again and again sees it grow, also while updates go from memory into the
+// database.
+func TestGetBesideUpdates(t *testing.T) {
+	onEach(t, func(t *testing.T, db kv.DB) {
+		const rounds, readers = 500, 1
+		key := []byte("key")
+		var done atomic.Bool
+		var wg sync.WaitGroup
+		for range readers {
+			wg.Go(func() {
+				for last := -1; ; {
+					over := done.Load()
+					v, err := db.Get(key)
+					r, _ := strconv.Atoi(string(v))
+					if err != nil && !errors.Is(err, kv.ErrNotFound) || r < last || over && r != rounds-1 {
+						t.Errorf("%d after %d: %v", r, last, err)
+						return
+					}
+					if last = r; over {
+						return
+					}
+				}
+			})
+		}
+		for r := range rounds {
+			update(t, db, func(tx kv.Tx) error { return tx.Put(key, fmt.Append(nil, r)) })
+			if err := db.Sync(); err != nil {
+				t.Error(err)
+			}
+		}
+		done.Store(true)
+		wg.Wait()
 	})
 }
 

@@ -16,7 +16,7 @@ type PebbleConfig struct {
 	Dir string
 	// FS is the file system below; nil means the operating system's.
 	FS vfs.FS
-	// CacheSize bounds the block cache, in bytes; 0 means 32 MiB.
+	// CacheSize bounds the block cache, in bytes; 0 means 28 MiB.
 	CacheSize int64
 	// MemTableSize bounds one memtable, in bytes, of which there are mostly one and at times two; 0 means 16 MiB.
 	MemTableSize uint64
@@ -45,6 +45,8 @@ type Pebble struct {
 	mu        sync.RWMutex
 	recent    *layer // what updates wrote and the database does not have
 	leaving   *layer // below recent: what is going into the database; not changed any more
+	lately    lately // what the database has, for all that is in no layer
+	pours     uint64 // how often a layer went into the database
 	made      uint64 // updates so far
 	gathering bool   // the pourer knows that there is something
 	broken    error  // the database took no more
@@ -60,7 +62,7 @@ var _ DB = (*Pebble)(nil)
 func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	opts := &pebble.Options{
 		FS:                    cfg.FS,
-		CacheSize:             32 << 20,
+		CacheSize:             28 << 20,
 		MemTableSize:          16 << 20,
 		DisableWAL:            cfg.DisableWAL,
 		FormatMajorVersion:    pebble.FormatNewest,
@@ -91,7 +93,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", cfg.Dir, err)
 	}
-	p := &Pebble{db: db, noLog: cfg.DisableWAL, recent: &layer{}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	p := &Pebble{db: db, noLog: cfg.DisableWAL, recent: &layer{}, lately: lately{max: latelyBytes}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 	p.tx = pebbleTx{p: p, writes: map[string][]byte{}}
 	go p.pourer()
 	return p, nil
@@ -105,11 +107,31 @@ func (p *Pebble) Get(key []byte) ([]byte, error) {
 	if !ok {
 		v, ok = p.leaving.get(k)
 	}
-	p.mu.RUnlock()
 	if !ok {
-		return pebbleGet(p.db, key)
+		v, ok = p.lately.get(k)
 	}
-	return found(v)
+	pours := p.pours
+	p.mu.RUnlock()
+	if ok {
+		return found(v)
+	}
+	v, err := pebbleGet(p.db, key)
+	if err == nil || errors.Is(err, ErrNotFound) {
+		p.remember(k, v, pours)
+	}
+	return v, err
+}
+
+// remember notes what was read from the database, unless that may have changed since.
+func (p *Pebble) remember(key string, val []byte, pours uint64) {
+	if val != nil {
+		val = append(make([]byte, 0, len(val)), val...)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pours == pours {
+		p.lately.add(key, val)
+	}
 }
 
 // found returns a copy of what a layer holds for a key.

@@ -1,0 +1,53 @@
+package kv
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// What was read before the database changed is not remembered after it.
+func TestRememberedTooLate(t *testing.T) {
+	p, err := OpenPebble(PebbleConfig{Dir: "state", FS: vfs.NewMem()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	pours := p.pours
+	if err := p.Update(func(tx Tx) error { return tx.Put([]byte("k"), []byte("new")) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	p.remember("k", []byte("old"), pours)
+	if v, err := p.Get([]byte("k")); string(v) != "new" {
+		t.Errorf("%q, %v", v, err)
+	}
+}
+
+// What is used stays, what is not goes, and no more is kept than there is room for.
+func TestLatelyForgets(t *testing.T) {
+	l := lately{max: 100 * (pairCost + 10)}
+	l.add("used", nil)
+	for i := range 1000 {
+		l.add(fmt.Sprintf("%05d", i), []byte("value"))
+		if _, ok := l.get("used"); !ok {
+			t.Fatalf("forgotten after %d", i)
+		}
+		if l.bytes > l.max {
+			t.Fatalf("%d bytes of %d", l.bytes, l.max)
+		}
+	}
+	if len(l.vals) < 50 {
+		t.Errorf("%d values", len(l.vals))
+	}
+	bytes := 0
+	for k, r := range l.vals {
+		bytes += pairCost + len(k) + len(r.val)
+	}
+	if bytes != l.bytes {
+		t.Errorf("%d bytes are counted as %d", bytes, l.bytes)
+	}
+}
