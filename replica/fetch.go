@@ -213,17 +213,22 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 	}
 }
 
-// hedge returns how long to wait before another session is asked besides the last. A chunk
-// nobody waits for yet is worth no second transfer: there it is only against a peer that never answers.
+// hedge returns how long to wait before it is asked again whether another session is to be asked besides the last;
+// at 0 one is. A chunk nobody waits for yet is worth no second transfer, unless the last was too slow for somebody
+// who does wait, or seems never to answer.
 func (f *fetcher) hedge(h *hunt, urgent bool) time.Duration {
 	if h.last == nil {
 		return 0
 	}
-	patience := h.last.fetch.patience()
-	if !urgent {
-		patience = max(patience, f.r.cfg.FetchTimeout/4)
+	patience, slow := h.last.fetch.patience()
+	left := patience - time.Since(h.since)
+	switch {
+	case urgent && left <= 0:
+		h.last.fetch.tooSlow()
+	case !urgent && !slow && time.Since(h.since) < f.r.cfg.FetchTimeout/4:
+		left = max(left, minPatience)
 	}
-	return patience - time.Since(h.since)
+	return left
 }
 
 // askNext asks the best session not asked yet, if there is one; or it returns the chunk, if it

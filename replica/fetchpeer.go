@@ -32,6 +32,7 @@ type fetchClient struct {
 	queue   []chunk.ID
 	closed  bool
 	usual   time.Duration // running mean of the time to an answer
+	slow    bool          // somebody lost patience, and no answer came since
 
 	places int // reserved for questions that were not answered
 	window *window
@@ -85,11 +86,19 @@ func (c *fetchClient) cost() time.Duration {
 	return c.usual * time.Duration(1+len(c.pending))
 }
 
-// patience is how long to wait for the peer before another is asked too.
-func (c *fetchClient) patience() time.Duration {
+// patience is how long to wait for the peer before another is asked too, and whether that was not enough since it
+// answered last.
+func (c *fetchClient) patience() (d time.Duration, slow bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return max(minPatience, 4*c.usual)
+	return max(minPatience, 4*c.usual), c.slow
+}
+
+// tooSlow notes that somebody lost patience with the peer.
+func (c *fetchClient) tooSlow() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.slow = true
 }
 
 // run works on the stream until it ends; then every open question is answered
@@ -205,6 +214,7 @@ func (c *fetchClient) reply(id chunk.ID, data []byte) error {
 	c.places -= len(asks)
 	took := time.Since(asks[0].since)
 	c.usual = (7*c.usual + took) / 8
+	c.slow = false
 	if data != nil {
 		c.window.took(len(data), took, time.Now())
 	}
