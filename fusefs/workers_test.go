@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// However the workers take turns, as many are left as may wait: if all ended, the mount would.
+// However the workers take turns, one is left: if all ended, the mount would.
 func TestWorkersAreLeft(t *testing.T) {
 	var s Server
 	var left atomic.Int32

@@ -53,6 +53,24 @@ func (n *testNode) waitingTurns() int {
 	return len(n.fetches.turns.waiting)
 }
 
+// twoHolders returns two nodes that hold n chunks of the given size, and a third, connected with both, that holds none.
+func twoHolders(t *testing.T, n, size int, edit func(*Config)) (a, b, without *testNode, ids []chunk.ID) {
+	t.Helper()
+	mk := memNet()
+	a = newTestNode(t, "a", mk).found().start()
+	b = newTestNode(t, "b", mk).joinBy(a, RoleMember).start()
+	for range n {
+		ids = append(ids, a.store.put(t, size))
+	}
+	eventually(t, "copies", func() bool { a.Poke(); return b.store.len() == n })
+	c := newTestNode(t, "c", mk)
+	c.store.fail = errors.New("no space left") // it takes no pushes
+	c.edit = edit
+	c.joinBy(a, RoleMember).start()
+	eventually(t, "mesh", func() bool { return c.connectedTo(a) && c.connectedTo(b) })
+	return a, b, c, ids
+}
+
 func TestFetchGoesBeforeFetchAhead(t *testing.T) {
 	a, b := pair(t)
 	b.store.mu.Lock()
@@ -80,18 +98,7 @@ func TestFetchGoesBeforeFetchAhead(t *testing.T) {
 // Two holders are read from at once, none is asked for what the other gives, and
 // when one goes the other gives the rest.
 func TestFetchAheadFromSeveral(t *testing.T) {
-	mk := memNet()
-	a := newTestNode(t, "a", mk).found().start()
-	b := newTestNode(t, "b", mk).joinBy(a, RoleMember).start()
-	var ids []chunk.ID
-	for range 200 {
-		ids = append(ids, a.store.put(t, 64<<10))
-	}
-	eventually(t, "copies", func() bool { a.Poke(); return b.store.len() == len(ids) })
-	c := newTestNode(t, "c", mk)
-	c.store.fail = errors.New("no space left") // it takes no pushes
-	c.joinBy(a, RoleMember).start()
-	eventually(t, "mesh", func() bool { return c.connectedTo(a) && c.connectedTo(b) })
+	a, b, c, ids := twoHolders(t, 200, 64<<10, nil)
 	a.store.slowDown(5 * time.Millisecond)
 	b.store.slowDown(5 * time.Millisecond)
 	asked := [2]int{a.store.asked(), b.store.asked()}
@@ -129,19 +136,7 @@ func TestFetchAheadFromSeveral(t *testing.T) {
 
 // A slow answer to what nobody waits for is not asked for twice; once somebody waits, it is.
 func TestFetchAheadHedgesOnceUrgent(t *testing.T) {
-	mk := memNet()
-	a := newTestNode(t, "a", mk).found().start()
-	b := newTestNode(t, "b", mk).joinBy(a, RoleMember).start()
-	var ids []chunk.ID
-	for range 5 {
-		ids = append(ids, a.store.put(t, 1000))
-	}
-	eventually(t, "copies", func() bool { a.Poke(); return b.store.len() == len(ids) })
-	c := newTestNode(t, "c", mk)
-	c.store.fail = errors.New("no space left") // it takes no pushes
-	c.edit = func(c *Config) { c.FetchTimeout = time.Minute }
-	c.joinBy(a, RoleMember).start()
-	eventually(t, "mesh", func() bool { return c.connectedTo(a) && c.connectedTo(b) })
+	a, b, c, ids := twoHolders(t, 5, 1000, func(c *Config) { c.FetchTimeout = time.Minute })
 	asking := func() int { return c.asking(a) + c.asking(b) }
 
 	a.store.slowDown(5 * minPatience)

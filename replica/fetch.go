@@ -168,10 +168,10 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 			if data := f.askNext(ctx, c, h); data != nil {
 				return data, nil
 			}
-			wait = f.r.cfg.FetchTimeout
 			if h.last != nil {
 				continue
 			}
+			wait = f.r.cfg.FetchTimeout
 		}
 		if h.open == 0 {
 			left := time.Until(grace)

@@ -85,12 +85,17 @@ func (v *Volume) below(in *inode, index int64) piece {
 	return pc
 }
 
+// isWhole reports whether a piece is all of a file that is one block of base.
+func (pc *piece) isWhole(base chunk.Version) bool {
+	return pc.index == 0 && int64(len(pc.dst)) == pc.limit && pc.id.IsZero() && base.Height == 0 && !base.Root.IsZero()
+}
+
 // fill reads one piece.
 func (v *Volume) fill(ctx context.Context, base chunk.Version, pc piece) error {
 	n := 0
 	switch {
 	case pc.off >= pc.limit:
-	case pc.index == 0 && int64(len(pc.dst)) == pc.limit && base.Height == 0 && pc.id.IsZero() && !base.Root.IsZero():
+	case pc.isWhole(base):
 		var err error
 		if n, err = v.cache.once(ctx, pc.dst, base.Root); err != nil {
 			return err

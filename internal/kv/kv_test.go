@@ -417,26 +417,24 @@ func TestReadersBesideUpdates(t *testing.T) {
 // database.
 func TestGetBesideUpdates(t *testing.T) {
 	onEach(t, func(t *testing.T, db kv.DB) {
-		const rounds, readers = 500, 1
+		const rounds = 500
 		key := []byte("key")
 		var done atomic.Bool
 		var wg sync.WaitGroup
-		for range readers {
-			wg.Go(func() {
-				for last := -1; ; {
-					over := done.Load()
-					v, err := db.Get(key)
-					r, _ := strconv.Atoi(string(v))
-					if err != nil && !errors.Is(err, kv.ErrNotFound) || r < last || over && r != rounds-1 {
-						t.Errorf("%d after %d: %v", r, last, err)
-						return
-					}
-					if last = r; over {
-						return
-					}
+		wg.Go(func() {
+			for last := -1; ; {
+				over := done.Load()
+				v, err := db.Get(key)
+				r, _ := strconv.Atoi(string(v))
+				if err != nil && !errors.Is(err, kv.ErrNotFound) || r < last || over && r != rounds-1 {
+					t.Errorf("%d after %d: %v", r, last, err)
+					return
 				}
-			})
-		}
+				if last = r; over {
+					return
+				}
+			}
+		})
 		for r := range rounds {
 			update(t, db, func(tx kv.Tx) error { return tx.Put(key, fmt.Append(nil, r)) })
 			if err := db.Sync(); err != nil {

@@ -33,15 +33,15 @@ func (l *lately) get(key string) (val []byte, ok bool) {
 	return r.val, true
 }
 
-// add notes what is in the database, which must not be changed any more; nil: nothing.
+// add notes what the database has under a key, which must not be changed any more; nil: nothing.
 func (l *lately) add(key string, val []byte) {
-	if len(val) > latelyValue || l.max == 0 {
+	l.forget(key)
+	if len(val) > latelyValue {
 		return
 	}
 	if l.vals == nil {
 		l.vals = map[string]*readValue{}
 	}
-	l.forget(key)
 	l.vals[key] = &readValue{val: val}
 	l.bytes += pairCost + len(key) + len(val)
 	// What was not used since is passed over first; a map gives its keys in no order.
@@ -71,7 +71,6 @@ func (l *lately) changed(by *layer) {
 	}
 	by.vals.Scan(func(k string, v []byte) bool {
 		if l.vals[k] != nil {
-			l.forget(k)
 			l.add(k, v)
 		}
 		return true
