@@ -19,6 +19,9 @@ const (
 	minWorkers = 2
 	// maxIdle is how many workers may wait for requests; more would only take turns.
 	maxIdle = 3
+	// largeRead is how large a read must be not to count as one that a program waits for step by step: the
+	// kernel reads ahead, and processors that poll would slow down those that share a core with them.
+	largeRead = 64 << 10
 )
 
 // call is the request that a worker is at. Workers reuse theirs.
@@ -52,6 +55,9 @@ func (s *Server) work() {
 		req, err := s.conn.ReadRequest()
 		s.idle.Add(-1)
 		if err == nil {
+			if r, ok := req.(*fuse.ReadRequest); !ok || r.Size <= largeRead {
+				s.poll.request()
+			}
 			s.do(c, req)
 		} else if s.readFailed(err) {
 			return

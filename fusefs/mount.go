@@ -87,6 +87,9 @@ func Mount(cfg Config) (*Server, error) {
 	s.notes.epochs = s.incEpoch() == nil
 	s.minor = mountMinor(cfg.Mountpoint)
 	s.readFurtherAhead()
+	if s.poll, err = openIdlePoll(cfg.IdlePoll); err != nil {
+		s.log.Warn("the mount is slower than it could be", "error", err)
+	}
 	s.log.Debug("mounted", "mountpoint", cfg.Mountpoint, "protocol", conn.Protocol().String(), "epochs", s.notes.epochs)
 	return s, nil
 }

@@ -36,6 +36,8 @@ type Config struct {
 	// Validity is how long the kernel may believe a name or attributes without a
 	// word about changes; 0 means an hour. Changes from elsewhere are always told.
 	Validity time.Duration
+	// IdlePoll says whether idle processors poll while programs use the mount, which they then need not wait for.
+	IdlePoll IdlePolling
 	// UnmountPatience is how long Unmount waits for programs to close their
 	// files before it takes the mount away under them; 0 means 2 s.
 	UnmountPatience time.Duration
@@ -73,6 +75,8 @@ type Server struct {
 	ctx    context.Context // ends when the kernel has gone
 	cancel context.CancelFunc
 
+	poll *idlePoll
+
 	workers sync.WaitGroup
 	idle    atomic.Int32 // workers that wait for a request, or are about to
 
@@ -103,6 +107,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		return errors.New("fusefs: served already")
 	}
 	defer close(s.done)
+	defer s.poll.close()
 	// The kernel holds the root without ever having looked it up; the volume must
 	// know, or it would not tell of changes there.
 	root, err := s.vol.OpenDir(s.ctx, volume.RootIno)

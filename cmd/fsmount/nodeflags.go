@@ -35,6 +35,7 @@ type mountOptions struct {
 	point      string
 	allowOther bool
 	options    []string // of mount(8), for the kernel
+	idlePoll   node.IdlePolling
 }
 
 func (o *nodeOptions) addFlags(f *pflag.FlagSet) {

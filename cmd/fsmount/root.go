@@ -70,6 +70,7 @@ it joins the volume of an invite instead.`,
 	opts.addFlags(cmd.Flags())
 	cmd.Flags().BoolVar(&mount.allowOther, "allow-other", false, "let other users of this machine use the mount, as the modes of the files allow")
 	cmd.Flags().StringArrayVar(&mount.options, "mount-option", nil, "`OPTION` of mount(8) for the mount: noexec, noatime, dev, suid, …; may be repeated")
+	cmd.Flags().TextVar(&mount.idlePoll, "idle-poll", mount.idlePoll, "`MODE`: on (idle processors poll while the mount is busy, which takes power), off, or auto (on in small virtual machines where waking one is slow)")
 	cmd.AddCommand(
 		newServeCmd(g), newInitCmd(g), newInviteCmd(g), newJoinCmd(g),
 		newStatusCmd(g), newWaitCmd(g), newDevicesCmd(g), newConfigCmd(g), newQuotaCmd(g), newScrubCmd(g), newKeyCmd(g), newRecoverCmd(g),

@@ -139,7 +139,10 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 		ended = n.Done()
 	}
 	if mount.point != "" && n != nil {
-		if err := n.Mount(node.MountConfig{Mountpoint: mount.point, AllowOther: mount.allowOther, Options: mount.options}); err != nil {
+		err := n.Mount(node.MountConfig{
+			Mountpoint: mount.point, AllowOther: mount.allowOther, Options: mount.options, IdlePoll: mount.idlePoll,
+		})
+		if err != nil {
 			return err
 		}
 	}

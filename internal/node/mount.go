@@ -16,7 +16,12 @@ type MountConfig struct {
 	AllowOther bool
 	// Options are further ones of mount(8), as fusefs.Config has them.
 	Options []string
+	// IdlePoll says whether idle processors poll while the mount is busy.
+	IdlePoll IdlePolling
 }
+
+// IdlePolling is that of fusefs.
+type IdlePolling = fusefs.IdlePolling
 
 // mount is a mount of this node and the goroutine that serves it.
 type mount struct {
@@ -34,7 +39,7 @@ func (n *Node) Mount(cfg MountConfig) error {
 	}
 	server, err := fusefs.Mount(fusefs.Config{
 		Mountpoint: cfg.Mountpoint, Volume: n.vol, ReadOnly: n.cfg.ReadOnly, AllowOther: cfg.AllowOther, Options: cfg.Options,
-		FSName: n.dir.path, Logger: n.log.Named("fuse"),
+		IdlePoll: cfg.IdlePoll, FSName: n.dir.path, Logger: n.log.Named("fuse"),
 	})
 	if err != nil {
 		return mountFailure(cfg, err)
