@@ -15,10 +15,9 @@ import (
 )
 
 const (
-	// minWorkers read requests from the start.
-	minWorkers = 2
-	// maxIdle is how many workers may wait for requests; more would only take turns.
-	maxIdle = 3
+	// waitingWorkers is how many workers wait for requests, at first and at most: more would take turns, and find
+	// the processor's caches cold.
+	waitingWorkers = 2
 	// largeRead is how large a read must be not to count as one that a program waits for step by step: the
 	// kernel reads ahead, and processors that poll would slow down those that share a core with them.
 	largeRead = 64 << 10
@@ -62,7 +61,7 @@ func (s *Server) work() {
 		} else if s.readFailed(err) {
 			return
 		}
-		if !s.goIdle(maxIdle) {
+		if !s.goIdle(waitingWorkers) {
 			return
 		}
 	}

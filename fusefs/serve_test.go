@@ -102,7 +102,7 @@ func TestPanicOfEveryKind(t *testing.T) {
 		n := r.idle.Load()
 		r.callMu.Lock()
 		defer r.callMu.Unlock()
-		return n >= minWorkers && n <= maxIdle && len(r.calls) == 0
+		return n == waitingWorkers && len(r.calls) == 0
 	})
 }
 
@@ -213,7 +213,7 @@ func TestManyAtOnce(t *testing.T) {
 	wg.Wait()
 	until(t, "the workers have settled", func() bool {
 		n := r.idle.Load()
-		return n >= minWorkers && n <= maxIdle
+		return n == waitingWorkers
 	})
 }
 

@@ -119,7 +119,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	stopNotes := s.notes.start(s)
 	unmounted := make(chan error, 1)
 	stopWatch := context.AfterFunc(ctx, func() { unmounted <- s.unmount() })
-	for range minWorkers {
+	for range waitingWorkers {
 		s.startWorker()
 	}
 	ended := s.awaitWorkers()

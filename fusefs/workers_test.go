@@ -30,7 +30,7 @@ func TestWorkersAreLeft(t *testing.T) {
 			}
 		}
 	}
-	for range minWorkers {
+	for range waitingWorkers {
 		start()
 	}
 	g.Wait()
