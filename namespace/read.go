@@ -215,29 +215,31 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 	return out, nil
 }
 
+// listGuess is for how many entries memory is taken before it is known how many there are.
+const listGuess = 512
+
 // listOne is List for a directory that is not shown as one with others.
 func (t *Tree) listOne(dir NodeID, after string, max int) ([]Entry, error) {
-	type name struct {
-		name string
-		shown
-	}
-	var names []name
+	out := make([]Entry, 0, min(max, listGuess))
+	merged := map[int]shown{} // of out, those that are not known yet
 	u := union{dirs: []NodeID{dir}, slots: []*slot{nil}}
-	_, _, err := t.scanNames(dir, after, func(text string, s *slot) bool {
-		u.name, u.slots[0] = text, s
+	_, _, err := t.scanNames(dir, after, func(name string, s *slot) bool {
+		u.name, u.slots[0] = name, s
 		if e, ok := u.resolve(); ok {
-			names = append(names, name{text, e})
+			if e.merged {
+				merged[len(out)] = e
+			}
+			out = append(out, Entry{Name: name, Node: e.node, Kind: e.kind, ID: e.id})
 		}
-		return len(names) < max
+		return len(out) < max
 	})
+	for i, e := range merged {
+		if err == nil {
+			out[i], err = t.entry(out[i].Name, e)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list %v: %w", dir, err)
-	}
-	out := make([]Entry, len(names))
-	for i := range names {
-		if out[i], err = t.entry(names[i].name, names[i].shown); err != nil {
-			return nil, fmt.Errorf("list %v: %w", dir, err)
-		}
 	}
 	return out, nil
 }
@@ -259,8 +261,7 @@ func (t *Tree) nextNames(dirs []NodeID, after string, max int) (out []union, mor
 					out[j].slots[k] = &slot{}
 				}
 			}
-			c := *s
-			out[j].slots[i] = &c
+			out[j].slots[i] = &slot{own: slices.Clone(s.own), aliases: s.aliases}
 			left--
 			return left > 0
 		})
@@ -281,8 +282,8 @@ func (t *Tree) nextNames(dirs []NodeID, after string, max int) (out []union, mor
 	return out, more, nil
 }
 
-// scanNames calls fn for the names of a directory after one until it returns false; the slot is valid
-// only until then. It returns their number and the last.
+// scanNames calls fn for the names of a directory after one until it returns false; the slot and its entries
+// are valid only until then. It returns their number and the last.
 func (t *Tree) scanNames(dir NodeID, after string, fn func(string, *slot) bool) (n int, last string, err error) {
 	prefix := slotKey(dir, "")
 	lo := slotKey(dir, after)
@@ -292,7 +293,7 @@ func (t *Tree) scanNames(dir NodeID, after string, fn func(string, *slot) bool) 
 	var inner error
 	var s slot
 	err = t.db.Scan(lo, kv.PrefixEnd(prefix), func(k, v []byte) bool {
-		s = slot{}
+		s = slot{own: s.own[:0]}
 		if inner = decodeSlot(v, &s); inner != nil {
 			return false
 		}

@@ -106,12 +106,14 @@ func (s *slot) append(b []byte) []byte {
 	return b
 }
 
+// decodeSlot reads what append wrote, into the memory of s.own as far as that is enough.
 func decodeSlot(b []byte, s *slot) error {
 	d := decoder{b: b}
 	if k := d.count(slotEntrySize); k > 0 {
-		s.own = make([]slotEntry, k)
+		s.own = slices.Grow(s.own[:0], k)[:k]
 		for i := range s.own {
 			e := &s.own[i]
+			*e = slotEntry{}
 			e.id, e.node = d.entry(), d.id()
 			k := d.u8()
 			e.kind, e.merged, e.time = Kind(k&^(demotedBit|mergedBit)), k&mergedBit != 0, d.i64()

@@ -64,7 +64,7 @@ func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []DirEntry
+	out := make([]DirEntry, 0, min(limit, 2*dirPage))
 	if cookie == 0 { // rewound: forget what was read
 		d.marks, d.page = d.marks[:1], nil
 	}
