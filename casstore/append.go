@@ -30,7 +30,7 @@ func (s *Store) append(id chunk.ID, sealed []byte, commits uint64) (added, crowd
 	if err := s.space.take(len(*buf), false); err != nil {
 		return false, false, err
 	}
-	return s.write(id, *buf)
+	return s.write(id, *buf, false)
 }
 
 // heldSince repeats lookup under s.appendMu: another may have put the chunk.
@@ -51,8 +51,9 @@ func (s *Store) heldSince(id chunk.ID, commits uint64) (bool, error) {
 	return has, err
 }
 
-// write appends a record to the active pack and enters it; s.appendMu is held.
-func (s *Store) write(id chunk.ID, rec []byte) (added, crowded bool, err error) {
+// write appends a record to the active pack and enters it; again says that the index has the chunk in another
+// place. s.appendMu is held.
+func (s *Store) write(id chunk.ID, rec []byte, again bool) (added, crowded bool, err error) {
 	if err := s.makeRoom(int64(len(rec))); err != nil {
 		return false, false, err
 	}
@@ -64,6 +65,9 @@ func (s *Store) write(id chunk.ID, rec []byte) (added, crowded bool, err error) 
 	}
 	s.mu.Lock()
 	s.recent[id] = loc{p.number, int64(s.end.Offset), len(rec) - recordHeaderSize}
+	if _, bad := s.suspect[id]; bad || again {
+		s.again[id] = struct{}{}
+	}
 	delete(s.suspect, id)
 	s.end.Offset += uint64(len(rec))
 	crowded = len(s.recent) >= maxRecent

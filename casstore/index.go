@@ -175,6 +175,11 @@ func (c *change) set(id chunk.ID, l loc) error {
 	if err := c.uncount(id); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
+	return c.add(id, l)
+}
+
+// add is set for an ID that is not in the index.
+func (c *change) add(id chunk.ID, l loc) error {
 	c.meta.chunks++
 	c.meta.bytes += uint64(l.size)
 	return c.b.Set(entryKey(nil, id), l.encode(), nil)

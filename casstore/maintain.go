@@ -45,10 +45,13 @@ func (s *Store) held() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for id, l := range s.recent {
-		if _, err := s.idx.get(id); errors.Is(err, ErrNotFound) {
-			st.Chunks++
-			st.Bytes += uint64(l.size)
+		if _, again := s.again[id]; again {
+			if _, err := s.idx.get(id); err == nil {
+				continue
+			}
 		}
+		st.Chunks++
+		st.Bytes += uint64(l.size)
 	}
 	return st
 }
@@ -370,6 +373,6 @@ func (s *Store) move(id chunk.ID, sealed []byte, from loc) error {
 	if !s.liesAt(id, from) {
 		return nil
 	}
-	_, _, err := s.write(id, rec)
+	_, _, err := s.write(id, rec, true)
 	return err
 }

@@ -109,12 +109,16 @@ func (s *Store) commitRecent(upto Position) error {
 	if upto.Compare(s.idx.meta.cursor) <= 0 {
 		return nil
 	}
-	entered := s.recentBefore(upto)
+	entered, again := s.recentBefore(upto)
 	c := s.idx.begin()
 	c.meta.cursor = upto
 	c.meta.clean = false
 	for id, l := range entered {
-		if err := c.set(id, l); err != nil {
+		enter := c.add
+		if again[id] {
+			enter = c.set
+		}
+		if err := enter(id, l); err != nil {
 			return errors.Join(err, c.abort())
 		}
 		s.unflushed += int64(l.size)
@@ -126,6 +130,7 @@ func (s *Store) commitRecent(upto Position) error {
 	for id, l := range entered {
 		if s.recent[id] == l {
 			delete(s.recent, id)
+			delete(s.again, id)
 		}
 	}
 	s.commits++
@@ -140,17 +145,21 @@ func (s *Store) commitRecent(upto Position) error {
 	return nil
 }
 
-// recentBefore returns the chunks before upto that are not yet in the index.
-func (s *Store) recentBefore(upto Position) map[chunk.ID]loc {
+// recentBefore returns the chunks before upto that are not yet in the index, and which of them may be there in
+// another place.
+func (s *Store) recentBefore(upto Position) (out map[chunk.ID]loc, again map[chunk.ID]bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out := make(map[chunk.ID]loc, len(s.recent))
+	out, again = make(map[chunk.ID]loc, len(s.recent)), make(map[chunk.ID]bool, len(s.again))
 	for id, l := range s.recent {
 		if l.pos().Compare(upto) <= 0 {
 			out[id] = l
+			if _, is := s.again[id]; is {
+				again[id] = true
+			}
 		}
 	}
-	return out
+	return out, again
 }
 
 // Delete forgets chunks; those that are not held are passed over. Their space
@@ -191,6 +200,7 @@ func (s *Store) drop(ids []chunk.ID, only *loc) error {
 	for id := range dropped {
 		delete(s.recent, id)
 		delete(s.suspect, id)
+		delete(s.again, id)
 	}
 	s.commits++
 	s.mu.Unlock()

@@ -85,6 +85,7 @@ func (v *Volume) reload(in *inode) bool {
 			v.log.Warn("cannot tell who removed a file that is being written", "inode", in.ino, "error", err)
 		}
 		in.revive = !here // if in doubt the data stays
+		in.lost.Store(true)
 	}
 	if err == nil && !in.loaded { // the kernel may have pages of a version that is not known any more
 		return v.uncache(in)

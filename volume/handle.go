@@ -167,7 +167,7 @@ func (h *Handle) Release() {
 		in.opens--
 		last := in.opens == 0
 		h.v.mu.Unlock()
-		if !last || !h.v.changedHere(in) {
+		if !last || !in.unnamed.Load() && !in.lost.Load() || !h.v.changedHere(in) {
 			h.v.release(in)
 			return
 		}

@@ -21,6 +21,7 @@ type inode struct {
 	idle  bool // in Volume.idle
 
 	unnamed atomic.Bool // it was made without a name, and may be given one
+	lost    atomic.Bool // it had no name left when that was last looked at
 
 	watch atomic.Pointer[watchList] // see watchOf
 

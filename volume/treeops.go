@@ -303,6 +303,7 @@ func (v *Volume) unnamed(n namespace.Node) {
 	if in == nil {
 		return
 	}
+	in.lost.Store(true)
 	closing := func() {
 		v.lastClose(in)
 		v.release(in)
