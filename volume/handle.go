@@ -171,13 +171,7 @@ func (h *Handle) Release() {
 			h.v.release(in)
 			return
 		}
-		closing := func() {
-			h.v.lastClose(in)
-			h.v.release(in)
-		}
-		if !h.v.spawn(closing) { // after Close there is nobody to wait for
-			closing()
-		}
+		h.v.letGo(in)
 	})
 }
 
@@ -188,10 +182,25 @@ func (v *Volume) changedHere(in *inode) bool {
 	return in.changed
 }
 
-// lastClose lets go of content that no name leads to any more. It may wait for a
-// seal under way.
-func (v *Volume) lastClose(in *inode) {
-	in.fold.Lock()
+// letGo lets go of content that no name leads to any more, and of the caller's pin. If a seal is under way it does
+// so after that, and does not wait.
+func (v *Volume) letGo(in *inode) {
+	if in.fold.TryLock() {
+		v.discardOrphan(in)
+		return
+	}
+	later := func() {
+		in.fold.Lock()
+		v.discardOrphan(in)
+	}
+	if !v.spawn(later) { // after Close there is nobody to wait for
+		later()
+	}
+}
+
+// discardOrphan is letGo with in.fold held, which it unlocks.
+func (v *Volume) discardOrphan(in *inode) {
+	defer v.release(in)
 	defer in.fold.Unlock()
 	if _, err := v.orphan(in); err != nil {
 		v.log.Warn("cannot look up a closed file", "inode", in.ino, "error", err)

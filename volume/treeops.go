@@ -304,13 +304,11 @@ func (v *Volume) unnamed(n namespace.Node) {
 		return
 	}
 	in.lost.Store(true)
-	closing := func() {
-		v.lastClose(in)
+	if !v.changedHere(in) {
 		v.release(in)
+		return
 	}
-	if !v.changedHere(in) || !v.spawn(closing) {
-		v.release(in)
-	}
+	v.letGo(in)
 }
 
 // Rmdir removes an empty directory.
