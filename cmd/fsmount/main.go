@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/foreverfs/forever/internal/fail"
@@ -23,11 +22,7 @@ func main() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
-	// Collecting garbage is a few hundredths of what a node does at most: doing it a little more often is not
-	// seen in its speed, but in its memory.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	defer runtime.KeepAlive(tuneMemory())
 	std := &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	if args, ok := helperArgs(os.Args); ok {
 		os.Exit(runHelper(args, std))
@@ -37,9 +32,6 @@ func main() {
 
 // waitingThreads is how many threads wait for requests of the kernel most of the time.
 const waitingThreads = 2
-
-// gcPercent is by how many percent the heap may grow before garbage is collected.
-const gcPercent = 70
 
 // streams are the standard streams of one run of the command.
 type streams struct {
