@@ -15,6 +15,9 @@ type file struct {
 	writeAt int64 // content offset of the next Write
 	// empty marks a file without a whole header.
 	empty bool
+	// log marks a file that is flushed after every few bytes; size is how large it is underneath.
+	log  bool
+	size int64
 }
 
 var _ vfs.File = (*file)(nil)
@@ -24,10 +27,37 @@ func (f *file) Write(p []byte) (int, error) {
 	if f.c == nil {
 		return 0, ErrRewrite
 	}
+	f.makeRoom(int64(len(p)))
 	f.c.xor(p, f.writeAt)
 	n, err := f.File.Write(p)
 	f.writeAt += int64(n)
 	return n, err
+}
+
+// A log grows by logStep bytes at a time, written as pages: the kernel would keep more at once in a large one, and
+// look through all of that at each flush.
+const (
+	logStep  = 512 << 10
+	pageSize = 4 << 10
+)
+
+var zeroPage [pageSize]byte
+
+// makeRoom has a log grow by zeros, not by the n bytes that are about to be written: then a flush of them only
+// writes them, and not the file's new size and extents too, for which the file system below writes its
+// own journal. The zeros are not encrypted, so they read as noise, like what is left in a file that is reused.
+func (f *file) makeRoom(n int64) {
+	end := headerSize + f.writeAt + n
+	if !f.log || end <= f.size {
+		return
+	}
+	for end += logStep; f.size < end; {
+		m, err := f.File.WriteAt(zeroPage[:pageSize-f.size%pageSize], f.size)
+		if f.size += int64(m); err != nil {
+			f.log = false // what is written goes on without
+			return
+		}
+	}
 }
 
 // WriteAt implements io.WriterAt by refusing with ErrRewrite.

@@ -54,7 +54,7 @@ func (s *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(f)
+	return s.begin(f, category, headerSize)
 }
 
 // ReuseForWrite implements vfs.FS. What the old file held stays on the disk but
@@ -64,11 +64,18 @@ func (s *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(f)
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s.begin(f, category, max(headerSize, fi.Size()))
 }
 
-// begin writes a new header to f, which stands at its beginning.
-func (s *FS) begin(f vfs.File) (vfs.File, error) {
+// logCategory is what pebble calls its write-ahead logs.
+const logCategory = "pebble-wal"
+
+// begin writes a new header to f, which stands at its beginning and has size bytes with it.
+func (s *FS) begin(f vfs.File, category vfs.DiskWriteCategory, size int64) (vfs.File, error) {
 	h, c, err := newHeader(s.key)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -76,7 +83,7 @@ func (s *FS) begin(f vfs.File) (vfs.File, error) {
 	if _, err := f.Write(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("write header: %w", err), f.Close())
 	}
-	return &file{File: f, c: c}, nil
+	return &file{File: f, c: c, log: category == logCategory, size: size}, nil
 }
 
 // Open implements vfs.FS. A file that ends within its header, or whose header

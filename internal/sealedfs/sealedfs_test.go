@@ -130,6 +130,64 @@ func TestReuse(t *testing.T) {
 	}
 }
 
+// fullFS has no room but for what is written at the end of a file.
+type fullFS struct{ vfs.FS }
+
+type fullFile struct{ vfs.File }
+
+func (fs fullFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := fs.FS.Create(name, category)
+	return fullFile{f}, err
+}
+
+func (fullFile) WriteAt([]byte, int64) (int, error) { return 0, errors.New("no room") }
+
+// TestLogGrowsInSteps has a log stand for some time before it grows, hold no key stream where nothing was
+// written, and do without where there is no room.
+func TestLogGrowsInSteps(t *testing.T) {
+	for name, full := range map[string]bool{"log": false, "log on a full disk": true} {
+		raw := vfs.FS(vfs.NewMem())
+		below := raw
+		if full {
+			below = fullFS{raw}
+		}
+		f, err := New(below, testKey).Create("log", logCategory)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []byte
+		sizes := map[int]bool{}
+		for i := range 1500 {
+			p := bytes.Repeat([]byte{byte(i)}, 1000)
+			want = append(want, p...)
+			if n, err := f.Write(p); n != 1000 || err != nil {
+				t.Fatalf("%s: write %d: %v", name, n, err)
+			}
+			fi, err := raw.Stat("log")
+			if err != nil {
+				t.Fatal(err)
+			}
+			sizes[int(fi.Size())] = true
+			if i%250 != 0 {
+				continue
+			}
+			disk := read(t, raw, "log")
+			if rest := disk[headerSize+len(want):]; !full && (len(rest) > logStep+pageSize || !allZero(rest)) {
+				t.Fatalf("%s: %d bytes lie behind %d, or not all are zero", name, len(rest), len(want))
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, New(raw, testKey), "log"); !bytes.HasPrefix(got, want) || full && len(got) != len(want) {
+			t.Errorf("%s: reads %d bytes, not those that were written", name, len(got))
+		}
+		if n := len(sizes); !full && n > 4 {
+			t.Errorf("%s: had %d sizes", name, n)
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	raw := vfs.NewMem()
 	fs := New(raw, testKey)
