@@ -16,7 +16,7 @@ import (
 
 const (
 	// gatherDelay is how long updates gather before they go into the database's log, if no Sync
-	// comes first: what the death of the process may take.
+	// comes first. What of that log no flush has handed to the kernel dies with the process too.
 	gatherDelay = 200 * time.Millisecond
 	// gatherBytes is how much gathers before it goes at once, and gatherMax how much there may be at
 	// all: then updates wait.
