@@ -224,6 +224,41 @@ func TestConcurrentEditsKeepBothVersions(t *testing.T) {
 	}
 }
 
+// TestContentGoesWithTheLastClose has what was written to a file without a name go when nobody can read it any
+// more, and not only when the publisher comes by.
+func TestContentGoesWithTheLastClose(t *testing.T) {
+	lose := map[string]func(r *rig) *Handle{
+		"unlinked": func(r *rig) *Handle {
+			h := r.create("f")
+			must(t, r.Unlink(ctx, RootIno, "f"))
+			return h
+		},
+		"replaced": func(r *rig) *Handle {
+			h := r.create("f")
+			r.create("g").Release()
+			must(t, r.Rename(ctx, RootIno, "g", RootIno, "f", 0))
+			return h
+		},
+		"never named": func(r *rig) *Handle {
+			_, h, err := r.CreateUnnamed(ctx, Caller{}, RootIno, 0o600, syscall.O_RDWR)
+			must(t, err)
+			return h
+		},
+	}
+	for name, open := range lose {
+		r := newRig(t, 1, nil)
+		h := open(r)
+		r.write(h, strings.Repeat("x", 5000), 0)
+		h.Release()
+		r.mu.Lock()
+		changed := len(r.changed)
+		r.mu.Unlock()
+		if changed != 0 || r.dirty.used != 0 {
+			t.Errorf("%s: left behind: %d changed, %d bytes", name, changed, r.dirty.used)
+		}
+	}
+}
+
 func TestUnlinkedFileStaysUsable(t *testing.T) {
 	r := newRig(t, 1, nil)
 	h := r.create("f")
