@@ -66,7 +66,7 @@ func (s *Store) write(id chunk.ID, rec []byte, again bool) (added, crowded bool,
 	s.mu.Lock()
 	s.recent[id] = loc{p.number, int64(s.end.Offset), len(rec) - recordHeaderSize}
 	if _, bad := s.suspect[id]; bad || again {
-		s.again[id] = struct{}{}
+		s.again[id] = true
 	}
 	delete(s.suspect, id)
 	s.end.Offset += uint64(len(rec))

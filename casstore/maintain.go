@@ -45,7 +45,7 @@ func (s *Store) held() Stats {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for id, l := range s.recent {
-		if _, again := s.again[id]; again {
+		if s.again[id] {
 			if _, err := s.idx.get(id); err == nil {
 				continue
 			}

@@ -81,7 +81,7 @@ type Store struct {
 	mu      sync.RWMutex
 	recent  map[chunk.ID]loc      // stored, not yet in the index
 	suspect map[chunk.ID]struct{} // could not be read; counted as absent
-	again   map[chunk.ID]struct{} // of recent, those that the index may have in another place
+	again   map[chunk.ID]bool     // of recent, those that the index may have in another place
 	commits uint64                // how often entries left recent
 	active  *pack                 // appended to; nil until the first Put
 	full    []*pack               // full packs not yet flushed
@@ -98,7 +98,7 @@ type Store struct {
 func Open(cfg Config) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
 	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger,
-		recent: map[chunk.ID]loc{}, suspect: map[chunk.ID]struct{}{}, again: map[chunk.ID]struct{}{}}
+		recent: map[chunk.ID]loc{}, suspect: map[chunk.ID]struct{}{}, again: map[chunk.ID]bool{}}
 	if err := makeDir(s.fs, cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make chunk store: %w", err)
 	}

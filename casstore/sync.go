@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/foreverfs/forever/chunk"
 )
@@ -145,21 +146,18 @@ func (s *Store) commitRecent(upto Position) error {
 	return nil
 }
 
-// recentBefore returns the chunks before upto that are not yet in the index, and which of them may be there in
+// recentBefore returns the chunks before upto that are not yet in the index, and which chunks may be there in
 // another place.
 func (s *Store) recentBefore(upto Position) (out map[chunk.ID]loc, again map[chunk.ID]bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	out, again = make(map[chunk.ID]loc, len(s.recent)), make(map[chunk.ID]bool, len(s.again))
+	out = make(map[chunk.ID]loc, len(s.recent))
 	for id, l := range s.recent {
 		if l.pos().Compare(upto) <= 0 {
 			out[id] = l
-			if _, is := s.again[id]; is {
-				again[id] = true
-			}
 		}
 	}
-	return out, again
+	return out, maps.Clone(s.again)
 }
 
 // Delete forgets chunks; those that are not held are passed over. Their space

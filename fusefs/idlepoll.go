@@ -18,7 +18,7 @@ import (
 // does its processor. On a virtual machine an idle processor halts, and to wake it goes by way of the host,
 // which takes longer than most requests. Linux therefore lets guests poll for up to 200 µs before they halt
 // (Documentation/virt/guest-halt-polling.rst), but some are set up not to. There the mount asks for it itself, with a
-// request to PM QoS that nobody needs more than no time to wake (Documentation/power/pm_qos_interface.rst), as long as
+// request to PM QoS that processors wake at once (Documentation/power/pm_qos_interface.rst), as long as
 // requests follow each other closely. The kernel drops what was asked when the process ends, however it ends.
 
 // IdlePolling says whether idle processors poll instead of halting while a mount is busy.

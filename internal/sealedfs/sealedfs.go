@@ -54,7 +54,7 @@ func (s *FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, erro
 	if err != nil {
 		return nil, err
 	}
-	return s.begin(f, category, headerSize)
+	return s.begin(f, category)
 }
 
 // ReuseForWrite implements vfs.FS. What the old file held stays on the disk but
@@ -64,18 +64,14 @@ func (s *FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCatego
 	if err != nil {
 		return nil, err
 	}
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return s.begin(f, category, max(headerSize, fi.Size()))
+	return s.begin(f, category)
 }
 
 // logCategory is what pebble calls its write-ahead logs.
 const logCategory = "pebble-wal"
 
-// begin writes a new header to f, which stands at its beginning and has size bytes with it.
-func (s *FS) begin(f vfs.File, category vfs.DiskWriteCategory, size int64) (vfs.File, error) {
+// begin writes a new header to f, which stands at its beginning.
+func (s *FS) begin(f vfs.File, category vfs.DiskWriteCategory) (vfs.File, error) {
 	h, c, err := newHeader(s.key)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -83,7 +79,11 @@ func (s *FS) begin(f vfs.File, category vfs.DiskWriteCategory, size int64) (vfs.
 	if _, err := f.Write(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("write header: %w", err), f.Close())
 	}
-	return &file{File: f, c: c, log: category == logCategory, size: size}, nil
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("find size: %w", err), f.Close())
+	}
+	return &file{File: f, c: c, log: category == logCategory, size: fi.Size()}, nil
 }
 
 // Open implements vfs.FS. A file that ends within its header, or whose header
