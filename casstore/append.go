@@ -15,12 +15,12 @@ var recordBufs = sync.Pool{New: func() any { return new([]byte) }}
 
 // append stores a chunk that lookup found missing when s.commits was commits.
 // It reports whether it did, and whether too much is waiting for a flush.
-func (s *Store) append(id chunk.ID, sealed []byte, commits uint64) (added, crowded bool, err error) {
+func (s *Store) append(id chunk.ID, hashes, sealed []byte, commits uint64) (added, crowded bool, err error) {
 	buf := recordBufs.Get().(*[]byte)
 	defer recordBufs.Put(buf)
 	// The copy is made outside the lock; the check is filled in below, since
 	// the pack is not known yet.
-	*buf = appendRecord((*buf)[:0], salt{}, id, sealed)
+	*buf = appendRecord((*buf)[:0], salt{}, id, hashes, sealed)
 
 	s.appendMu.Lock()
 	defer s.appendMu.Unlock()
@@ -30,7 +30,7 @@ func (s *Store) append(id chunk.ID, sealed []byte, commits uint64) (added, crowd
 	if err := s.space.take(len(*buf), false); err != nil {
 		return false, false, err
 	}
-	return s.write(id, *buf, false)
+	return s.write(*buf, false)
 }
 
 // heldSince repeats lookup under s.appendMu: another may have put the chunk.
@@ -53,7 +53,11 @@ func (s *Store) heldSince(id chunk.ID, commits uint64) (bool, error) {
 
 // write appends a record to the active pack and enters it; again says that the index has the chunk in another
 // place. s.appendMu is held.
-func (s *Store) write(id chunk.ID, rec []byte, again bool) (added, crowded bool, err error) {
+func (s *Store) write(rec []byte, again bool) (added, crowded bool, err error) {
+	r, ok := parseRecordHeader(rec, nil)
+	if !ok {
+		return false, false, fmt.Errorf("record of %d bytes: %w", len(rec), ErrSize)
+	}
 	if err := s.makeRoom(int64(len(rec))); err != nil {
 		return false, false, err
 	}
@@ -64,11 +68,12 @@ func (s *Store) write(id chunk.ID, rec []byte, again bool) (added, crowded bool,
 		return false, false, fmt.Errorf("append to pack %d: %w", p.number, err)
 	}
 	s.mu.Lock()
-	s.recent[id] = loc{p.number, int64(s.end.Offset), len(rec) - recordHeaderSize}
-	if _, bad := s.suspect[id]; bad || again {
-		s.again[id] = true
+	r.off = int64(s.end.Offset)
+	s.recent[r.id] = r.in(p.number)
+	if _, bad := s.suspect[r.id]; bad || again {
+		s.again[r.id] = true
 	}
-	delete(s.suspect, id)
+	delete(s.suspect, r.id)
 	s.end.Offset += uint64(len(rec))
 	crowded = len(s.recent) >= maxRecent
 	s.mu.Unlock()
@@ -119,7 +124,7 @@ func (s *Store) continuePack() error {
 		return err
 	}
 	p, err := s.packs.reopen(s.resume)
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, ErrDamaged) || errors.Is(err, errOldPack) {
 		s.log.Warn("the last pack cannot be continued, beginning another", "error", err)
 		s.resume = 0
 		return nil

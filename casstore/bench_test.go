@@ -73,6 +73,13 @@ func benchPut(b *testing.B, put func(s *Store, id chunk.ID, data []byte) error) 
 	}
 }
 
+func BenchmarkAdd(b *testing.B) {
+	benchPut(b, func(s *Store, _ chunk.ID, data []byte) error {
+		_, _, err := s.Add(context.Background(), data)
+		return err
+	})
+}
+
 func BenchmarkPut(b *testing.B) {
 	benchPut(b, func(s *Store, id chunk.ID, data []byte) error {
 		_, err := s.Put(context.Background(), id, data)
@@ -80,16 +87,9 @@ func BenchmarkPut(b *testing.B) {
 	})
 }
 
-func BenchmarkPutVerified(b *testing.B) {
-	benchPut(b, func(s *Store, id chunk.ID, data []byte) error {
-		_, err := s.PutVerified(context.Background(), id, data)
-		return err
-	})
-}
-
 func BenchmarkPutSync(b *testing.B) {
 	benchPut(b, func(s *Store, id chunk.ID, data []byte) error {
-		if _, err := s.PutVerified(context.Background(), id, data); err != nil {
+		if _, err := s.Put(context.Background(), id, data); err != nil {
 			return err
 		}
 		return s.Sync(context.Background())
@@ -104,7 +104,7 @@ func benchFilled(b *testing.B, size int) (*Store, []chunk.ID) {
 	ids := make([]chunk.ID, (256<<20)/size)
 	for i := range ids {
 		ids[i] = numbered(data, i)
-		if _, err := s.PutVerified(context.Background(), ids[i], data); err != nil {
+		if _, err := s.Put(context.Background(), ids[i], data); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -15,12 +15,13 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // backend is the contract that every kind of store keeps.
 type backend interface {
+	Add(ctx context.Context, sealed []byte) (chunk.ID, bool, error)
 	Put(ctx context.Context, id chunk.ID, sealed []byte) (bool, error)
-	PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (bool, error)
 	Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error)
 	Has(id chunk.ID) (bool, error)
 	Size(id chunk.ID) (int, error)
@@ -77,10 +78,14 @@ func mustOpen(t testing.TB, k kind, fs vfs.FS) backend {
 	return b
 }
 
-// blob returns a chunk that is a function of n, of up to 3000 bytes.
+// blob returns a chunk that is a function of n, of up to 3000 bytes, or for one in sixteen so large that it has groups.
 func blob(n int) (chunk.ID, []byte) {
 	rng := rand.New(rand.NewPCG(uint64(n), 7))
-	b := make([]byte, 1+rng.IntN(3000))
+	size := 1 + rng.IntN(3000)
+	if n%16 == 9 {
+		size += hashtree.GroupSize
+	}
+	b := make([]byte, size)
 	for i := range b {
 		b[i] = byte(rng.Uint32())
 	}
@@ -90,8 +95,12 @@ func blob(n int) (chunk.ID, []byte) {
 func put(t testing.TB, b backend, n int) chunk.ID {
 	t.Helper()
 	id, data := blob(n)
-	if _, err := b.Put(bg, id, data); err != nil {
-		t.Fatalf("put %d: %v", n, err)
+	if n%2 == 0 {
+		if _, err := b.Put(bg, id, data); err != nil {
+			t.Fatalf("put %d: %v", n, err)
+		}
+	} else if got, _, err := b.Add(bg, data); got != id || err != nil {
+		t.Fatalf("add %d: %v, %v", n, got, err)
 	}
 	return id
 }

@@ -9,7 +9,8 @@
 //
 //   - Put makes a chunk readable at once; Sync makes everything put before
 //     durable. A crash may lose what no Sync covered, and nothing else.
-//   - Get returns verified bytes or an error, never damaged ones.
+//   - Get returns verified bytes or an error, never damaged ones. Store.Part does so
+//     for a part of a chunk, which it reads without the rest.
 //   - Since lists chunks in order of arrival, from a Position that stays
 //     meaningful across restarts and crashes: whatever arrives after a crash
 //     has a greater Position than anything before it ever had.

@@ -12,6 +12,8 @@ var (
 	ErrMismatch = errors.New("casstore: bytes do not match the chunk ID")
 	// ErrSize says that a chunk is empty or longer than MaxChunk.
 	ErrSize = errors.New("casstore: impossible chunk size")
+	// ErrWhole says that a part of a chunk can't be read without the rest.
+	ErrWhole = errors.New("casstore: the chunk must be read whole")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("casstore: store closed")
 	// ErrInUse says that another process has the store open.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
+	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/chunk"
 )
@@ -180,19 +181,28 @@ func (f *Files) eachIn(dir string, fn func(id chunk.ID, size int64) error) error
 	return nil
 }
 
-// Put is Store.Put.
-func (f *Files) Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
-	if err := checkChunk(id, sealed); err != nil {
-		return false, err
+// Add is Store.Add.
+func (f *Files) Add(ctx context.Context, sealed []byte) (id chunk.ID, added bool, err error) {
+	if err := checkSize(sealed); err != nil {
+		return chunk.ID{}, false, err
 	}
-	return f.PutVerified(ctx, id, sealed)
+	id = blake3.Sum256(sealed)
+	added, err = f.put(ctx, id, sealed)
+	return id, added, err
 }
 
-// PutVerified is Store.PutVerified.
-func (f *Files) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
+// Put is Store.Put.
+func (f *Files) Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
 	if err := checkSize(sealed); err != nil {
 		return false, err
 	}
+	if blake3.Sum256(sealed) != id {
+		return false, fmt.Errorf("put chunk %v: %w", id, ErrMismatch)
+	}
+	return f.put(ctx, id, sealed)
+}
+
+func (f *Files) put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}

@@ -47,7 +47,7 @@ func (f *Files) beginOrder() error {
 // appendOrder appends one entry of an order file: a record header whose chunk
 // is elsewhere.
 func appendOrder(dst []byte, id chunk.ID, size int) []byte {
-	head := appendRecord(dst, salt{}, id, nil)
+	head := appendRecord(dst, salt{}, id, nil, nil)
 	i := len(dst)
 	head[i+4], head[i+5], head[i+6], head[i+7] = byte(size>>24), byte(size>>16), byte(size>>8), byte(size)
 	setCheck(head[i:], salt{})
@@ -300,7 +300,8 @@ func (f *Files) sinceRun(items []Item, seen map[chunk.ID]bool, pos, end Position
 		} else if err != nil {
 			return items, fmt.Errorf("read order: %w", err)
 		}
-		id, size, ok := parseRecordHeader(rec, &salt{})
+		entry, ok := parseRecordHeader(rec, &salt{})
+		id, size := entry.id, entry.size
 		if !ok || seen[id] { // a torn entry, or a chunk that was deleted and came again
 			continue
 		}

@@ -12,31 +12,62 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // loc is where a chunk's record lies.
 type loc struct {
-	pack uint32
-	off  int64 // of the record's header
-	size int   // of the chunk
+	pack    uint32
+	off     int64 // of the record's header
+	size    int   // of the chunk
+	grouped bool  // the hashes of the chunk's groups lie between header and chunk
 }
 
-// pos returns the position right after the record.
-func (l loc) pos() Position { return Position{l.pack, uint64(record{off: l.off, size: l.size}.end())} }
+// hashes returns the offset and the length of the hashes of the chunk's groups.
+func (l loc) hashes() (off int64, length int) {
+	if l.grouped {
+		length = hashtree.HashSize * hashtree.Groups(l.size)
+	}
+	return l.off + recordHeaderSize, length
+}
 
-const locSize = 16
+// chunk returns the offset of the chunk.
+func (l loc) chunk() int64 {
+	off, length := l.hashes()
+	return off + int64(length)
+}
+
+// end returns the offset right after the record.
+func (l loc) end() int64 { return l.chunk() + int64(l.size) }
+
+// length returns the length of the record.
+func (l loc) length() int64 { return l.end() - l.off }
+
+// pos returns the position right after the record.
+func (l loc) pos() Position { return Position{l.pack, uint64(l.end())} }
+
+const (
+	locSize = 16
+	// groupedBit is set beside the length of a chunk whose record is a grouped one.
+	groupedBit = 1 << 31
+)
 
 func (l loc) encode() []byte {
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, locSize), l.pack)
 	b = binary.BigEndian.AppendUint64(b, uint64(l.off))
-	return binary.BigEndian.AppendUint32(b, uint32(l.size))
+	size := uint32(l.size)
+	if l.grouped {
+		size |= groupedBit
+	}
+	return binary.BigEndian.AppendUint32(b, size)
 }
 
 func parseLoc(b []byte) (loc, error) {
 	if len(b) != locSize {
 		return loc{}, fmt.Errorf("index entry of %d bytes: %w", len(b), errIndexDamaged)
 	}
-	l := loc{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint64(b[4:])), int(binary.BigEndian.Uint32(b[12:]))}
+	size := binary.BigEndian.Uint32(b[12:])
+	l := loc{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint64(b[4:])), int(size &^ groupedBit), size&groupedBit != 0}
 	if l.off < packHeaderSize || l.size <= 0 || l.size > MaxChunk {
 		return loc{}, fmt.Errorf("impossible index entry: %w", errIndexDamaged)
 	}
@@ -56,8 +87,10 @@ type meta struct {
 }
 
 const (
-	metaVersion = 1
-	metaSize    = 2 + PositionSize + 16
+	metaVersion = 2
+	// oldMetaVersion is that of an index without grouped records.
+	oldMetaVersion = 1
+	metaSize       = 2 + PositionSize + 16
 )
 
 func (m meta) encode() []byte {
@@ -70,7 +103,7 @@ func (m meta) encode() []byte {
 }
 
 func parseMeta(b []byte) (meta, error) {
-	if len(b) != metaSize || b[0] != metaVersion || b[1] > 1 {
+	if len(b) != metaSize || b[0] != metaVersion && b[0] != oldMetaVersion || b[1] > 1 {
 		return meta{}, fmt.Errorf("index header: %w", errIndexDamaged)
 	}
 	cursor, err := ParsePosition(b[2 : 2+PositionSize])

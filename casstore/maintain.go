@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // Stats says how much a store holds.
@@ -79,6 +80,15 @@ type placed struct {
 	l  loc
 }
 
+// isWhole reports whether head is right: what lies in this place before the chunk.
+func (e placed) isWhole(head []byte, s *salt) bool {
+	rec, ok := parseRecordHeader(head, s)
+	if !ok || rec.id != e.id || rec.size != e.l.size || rec.grouped != e.l.grouped {
+		return false
+	}
+	return !rec.grouped || hashtree.Root(head[recordHeaderSize:]) == e.id
+}
+
 // Scrub reads every chunk with its record and verifies both, and every pack's header. What
 // is damaged is reported, and counts as not held from then on. progress may be nil; it is called from the
 // calling goroutine now and then. If ctx ends the report says what was done.
@@ -145,7 +155,7 @@ func (s *Store) headerOf(number uint32) (*salt, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := parsePackHeader(head[:n], number)
+	_, v, err := parsePackHeader(head[:n], number)
 	if errors.Is(err, ErrDamaged) {
 		s.log.Warn("pack header damaged on disk", "pack", number)
 		return nil, nil
@@ -166,10 +176,10 @@ func (s *Store) readAt(number uint32, b []byte, off int64) (int, error) {
 	return n, errors.Join(err, s.packs.release(p))
 }
 
-// mendRecord writes a whole chunk anew if the header of its record is damaged: an index that was made anew would
-// not find it.
+// mendRecord writes a whole chunk anew if its record is damaged around it: an index that was made anew would not
+// find it, or its parts could not be read by themselves.
 func (s *Store) mendRecord(e placed, sealed []byte, salts map[uint32]*salt, rep *ScrubReport) error {
-	head := make([]byte, recordHeaderSize)
+	head := make([]byte, e.l.chunk()-e.l.off)
 	n, err := s.readAt(e.l.pack, head, e.l.off)
 	if errors.Is(err, ErrNotFound) {
 		return nil // moved meanwhile
@@ -178,10 +188,10 @@ func (s *Store) mendRecord(e placed, sealed []byte, salts map[uint32]*salt, rep 
 		return err
 	}
 	if v, known := salts[e.l.pack]; known {
-		if id, size, ok := parseRecordHeader(head[:n], v); ok && id == e.id && size == e.l.size {
+		if e.isWhole(head[:n], v) {
 			return nil
 		}
-	} else if id, size, ok := parseRecordHeader(head[:n], nil); ok && id == e.id && size == e.l.size {
+	} else if e.isWhole(head[:n], nil) {
 		return nil // a pack that was begun after the scrub
 	}
 	s.log.Warn("record of a chunk damaged on disk, writing it anew", "chunk", e.id, "pack", e.l.pack, "offset", e.l.off)
@@ -309,7 +319,7 @@ func (s *Store) liveBytes(ctx context.Context) (map[uint32]int64, error) {
 	live := map[uint32]int64{}
 	err := s.eachGroup(ctx, func(group []placed) error {
 		for _, e := range group {
-			live[e.l.pack] += recordHeaderSize + int64(e.l.size)
+			live[e.l.pack] += e.l.length()
 		}
 		return nil
 	})
@@ -338,7 +348,7 @@ func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err e
 			if err != nil {
 				return err
 			}
-			moved += recordHeaderSize + int64(e.l.size)
+			moved += e.l.length()
 		}
 		return nil
 	})
@@ -358,7 +368,8 @@ func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err e
 
 // move appends a chunk held at from anew, unless it was deleted meanwhile.
 func (s *Store) move(id chunk.ID, sealed []byte, from loc) error {
-	rec := appendRecord(nil, salt{}, id, sealed)
+	_, hashes := hashtree.Sum(nil, sealed)
+	rec := appendRecord(nil, salt{}, id, hashes, sealed)
 	s.appendMu.Lock()
 	defer s.appendMu.Unlock()
 	if err := s.space.take(len(rec), true); err != nil {
@@ -373,6 +384,6 @@ func (s *Store) move(id chunk.ID, sealed []byte, from loc) error {
 	if !s.liesAt(id, from) {
 		return nil
 	}
-	_, _, err := s.write(id, rec, true)
+	_, _, err := s.write(rec, true)
 	return err
 }

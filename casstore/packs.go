@@ -184,7 +184,10 @@ func (p *packs) initialise(f vfs.File, number uint32, s salt) error {
 	return syncDir(p.fs, p.dir)
 }
 
-// reopen opens an existing pack for writing, acquired.
+// errOldPack says that a pack's version does not have all kinds of records.
+var errOldPack = errors.New("casstore: pack of an older version")
+
+// reopen opens an existing pack for writing, acquired. One of an older version gives errOldPack.
 func (p *packs) reopen(number uint32) (*pack, error) {
 	f, err := p.fs.OpenReadWrite(p.path(number), writeKind)
 	if err != nil {
@@ -192,7 +195,10 @@ func (p *packs) reopen(number uint32) (*pack, error) {
 	}
 	head := make([]byte, packHeaderSize)
 	n, _ := f.ReadAt(head, 0)
-	s, err := parsePackHeader(head[:n], number)
+	version, s, err := parsePackHeader(head[:n], number)
+	if err == nil && version != packVersion {
+		err = errOldPack
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open pack %d: %w", number, err), f.Close())
 	}

@@ -17,12 +17,17 @@ const MaxChunk = 4 << 20
 // The pack format; docs/format/pack.md describes it.
 const (
 	packMagic      = "fvrpack\n"
-	packVersion    = 1
+	packVersion    = 2
 	packHeaderSize = 32
 	saltSize       = 12
 
 	recordMagic      = "fvRc"
+	groupedMagic     = "fvRg" // of a record with the hashes of the chunk's groups
+	magicStart       = "fvR"
 	recordHeaderSize = 44
+
+	// oldPackVersion is that of packs without grouped records. They are read, and not continued.
+	oldPackVersion = 1
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -40,34 +45,37 @@ func encodePackHeader(number uint32, s salt) []byte {
 	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
 }
 
-// parsePackHeader checks the header of pack number and returns its salt.
-func parsePackHeader(b []byte, number uint32) (salt, error) {
-	var s salt
+// parsePackHeader checks the header of pack number and returns its version and salt.
+func parsePackHeader(b []byte, number uint32) (version uint32, s salt, err error) {
 	if len(b) < packHeaderSize || string(b[:8]) != packMagic {
-		return s, fmt.Errorf("no pack header: %w", ErrDamaged)
+		return 0, s, fmt.Errorf("no pack header: %w", ErrDamaged)
 	}
 	b = b[:packHeaderSize]
 	if crc32.Checksum(b[:28], castagnoli) != binary.BigEndian.Uint32(b[28:]) {
-		return s, fmt.Errorf("pack header: %w", ErrDamaged)
+		return 0, s, fmt.Errorf("pack header: %w", ErrDamaged)
 	}
-	if v := binary.BigEndian.Uint32(b[8:]); v != packVersion {
-		return s, fmt.Errorf("pack version %d: %w", v, ErrVersion)
+	if version = binary.BigEndian.Uint32(b[8:]); version != packVersion && version != oldPackVersion {
+		return 0, s, fmt.Errorf("pack version %d: %w", version, ErrVersion)
 	}
 	if n := binary.BigEndian.Uint32(b[12:]); n != number {
-		return s, fmt.Errorf("pack says it is number %d: %w", n, ErrDamaged)
+		return 0, s, fmt.Errorf("pack says it is number %d: %w", n, ErrDamaged)
 	}
 	copy(s[:], b[16:28])
-	return s, nil
+	return version, s, nil
 }
 
-// appendRecord appends the record of one chunk to dst.
-func appendRecord(dst []byte, s salt, id chunk.ID, sealed []byte) []byte {
+// appendRecord appends the record of one chunk to dst, with the hashes of its groups if there are any.
+func appendRecord(dst []byte, s salt, id chunk.ID, hashes, sealed []byte) []byte {
 	start := len(dst)
-	dst = append(dst, recordMagic...)
+	magic := recordMagic
+	if len(hashes) > 0 {
+		magic = groupedMagic
+	}
+	dst = append(dst, magic...)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(len(sealed)))
 	dst = append(dst, id[:]...)
 	dst = binary.BigEndian.AppendUint32(dst, recordCheck(s, dst[start:start+40]))
-	return append(dst, sealed...)
+	return append(append(dst, hashes...), sealed...)
 }
 
 // setCheck makes the header of a record one of the pack with salt s.
@@ -79,33 +87,37 @@ func recordCheck(s salt, head []byte) uint32 {
 	return crc32.Update(crc32.Checksum(s[:], castagnoli), castagnoli, head)
 }
 
-// parseRecordHeader returns the chunk ID and length that a record header
+// parseRecordHeader returns the record, at offset 0, that a record header
 // states. A nil salt leaves the check out: for packs whose own header is
 // damaged, where the chunk's hash must decide.
-func parseRecordHeader(b []byte, s *salt) (id chunk.ID, size int, ok bool) {
-	if len(b) < recordHeaderSize || string(b[:4]) != recordMagic {
-		return id, 0, false
+func parseRecordHeader(b []byte, s *salt) (rec record, ok bool) {
+	if len(b) < recordHeaderSize {
+		return rec, false
 	}
+	magic := string(b[:4])
 	n := binary.BigEndian.Uint32(b[4:])
-	if n == 0 || n > MaxChunk {
-		return id, 0, false
+	if magic != recordMagic && magic != groupedMagic || n == 0 || n > MaxChunk {
+		return rec, false
 	}
 	if s != nil && recordCheck(*s, b[:40]) != binary.BigEndian.Uint32(b[40:]) {
-		return id, 0, false
+		return rec, false
 	}
-	copy(id[:], b[8:40])
-	return id, int(n), true
+	return record{id: chunk.ID(b[8:40]), size: int(n), grouped: magic == groupedMagic}, true
 }
 
 // record is one record found in a pack.
 type record struct {
-	id   chunk.ID
-	off  int64 // of its header
-	size int   // of the chunk
+	id      chunk.ID
+	off     int64 // of its header
+	size    int   // of the chunk
+	grouped bool  // with the hashes of the chunk's groups
 }
 
 // end returns the offset right after the record.
-func (r record) end() int64 { return r.off + recordHeaderSize + int64(r.size) }
+func (r record) end() int64 { return r.in(0).end() }
+
+// in returns the record's place in a pack.
+func (r record) in(pack uint32) loc { return loc{pack, r.off, r.size, r.grouped} }
 
 // scanner walks the records of one pack in order. It passes over what is no
 // record: a torn tail, or bytes that the disk lost. It does not verify chunks.
@@ -136,7 +148,7 @@ func newScanner(r io.ReaderAt, number uint32, from, limit int64) (*scanner, erro
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read header of pack %d: %w", number, err)
 	}
-	s, err := parsePackHeader(head[:n], number)
+	_, s, err := parsePackHeader(head[:n], number)
 	switch {
 	case errors.Is(err, ErrVersion):
 		return nil, fmt.Errorf("pack %d: %w", number, err)
@@ -156,8 +168,8 @@ func (sc *scanner) next() (record, bool, error) {
 		if len(b) < recordHeaderSize {
 			break
 		}
-		if id, size, ok := parseRecordHeader(b, sc.salt); ok {
-			rec := record{id, sc.off, size}
+		if rec, ok := parseRecordHeader(b, sc.salt); ok {
+			rec.off = sc.off
 			if rec.end() <= sc.limit {
 				sc.off = rec.end()
 				return rec, true, nil
@@ -183,7 +195,7 @@ func (sc *scanner) resync() error {
 		if err != nil {
 			return err
 		}
-		if i := bytes.Index(b, []byte(recordMagic)); i >= 0 {
+		if i := bytes.Index(b, []byte(magicStart)); i >= 0 {
 			sc.off += int64(i)
 			break
 		}
@@ -191,7 +203,7 @@ func (sc *scanner) resync() error {
 			sc.off = sc.limit
 			break
 		}
-		sc.off += int64(len(b) - len(recordMagic) + 1)
+		sc.off += int64(len(b) - len(magicStart) + 1)
 	}
 	sc.skipped += sc.off - from
 	return nil

@@ -167,7 +167,7 @@ func (s *Store) enterVerified(p *pack, sc *scanner) (found int, err error) {
 			return found, err
 		}
 		if ok {
-			l := loc{p.number, rec.off, rec.size}
+			l := rec.in(p.number)
 			buf, err = s.read(buf[:0], rec.id, l)
 			switch {
 			case err == nil:

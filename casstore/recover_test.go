@@ -15,6 +15,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // filled returns a disk with a closed store of n chunks, and their order.
@@ -153,7 +154,7 @@ func TestForgedRecord(t *testing.T) {
 	b := mustOpen(t, kinds[0], disk)
 	inner := []byte("a chunk inside a chunk")
 	innerID := chunk.ID(blake3.Sum256(inner))
-	outer := appendRecord(bytes.Repeat([]byte{1}, 100), salt{}, innerID, inner)
+	outer := appendRecord(bytes.Repeat([]byte{1}, 100), salt{}, innerID, nil, inner)
 	outerID := chunk.ID(blake3.Sum256(outer))
 	if _, err := b.Put(bg, outerID, outer); err != nil {
 		t.Fatal(err)
@@ -318,25 +319,47 @@ func TestManyPacks(t *testing.T) {
 	}
 }
 
-// TestGolden holds the pack format.
+// TestGolden holds the pack format, the old one as well.
 func TestGolden(t *testing.T) {
 	s := salt{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
 	data := []byte("a sealed chunk")
 	id := chunk.ID(blake3.Sum256(data))
-	got := hex.EncodeToString(appendRecord(encodePackHeader(7, s), s, id, data))
-	if got != goldenPack {
+	pack := appendRecord(encodePackHeader(7, s), s, id, nil, data)
+	if got := hex.EncodeToString(pack); got != goldenPack {
 		t.Fatalf("pack is\n%s, want\n%s", got, goldenPack)
 	}
-	raw, err := hex.DecodeString(goldenPack)
+	wantRecord(t, pack, 7, record{id, packHeaderSize, len(data), false})
+	pack, err := hex.DecodeString(goldenPack1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sc, err := newScanner(bytes.NewReader(raw), 7, 0, int64(len(raw)))
+	wantRecord(t, pack, 7, record{id, packHeaderSize, len(data), false})
+}
+
+// TestGoldenGroups holds the record of a chunk that has groups, less the chunk itself.
+func TestGoldenGroups(t *testing.T) {
+	s := salt{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}
+	data := make([]byte, 40000)
+	for i := range data {
+		data[i] = byte(i % 251)
+	}
+	id, hashes := hashtree.Sum(nil, data)
+	pack := appendRecord(encodePackHeader(7, s), s, id, hashes, data)
+	if got := hex.EncodeToString(pack[packHeaderSize : len(pack)-len(data)]); got != goldenGroups {
+		t.Fatalf("record is\n%s, want\n%s", got, goldenGroups)
+	}
+	wantRecord(t, pack, 7, record{id, packHeaderSize, len(data), true})
+}
+
+// wantRecord checks that a pack holds nothing but one record.
+func wantRecord(t *testing.T, raw []byte, number uint32, want record) {
+	t.Helper()
+	sc, err := newScanner(bytes.NewReader(raw), number, 0, int64(len(raw)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	rec, ok, err := sc.next()
-	if err != nil || !ok || rec != (record{id, packHeaderSize, len(data)}) {
+	if err != nil || !ok || rec != want {
 		t.Fatalf("record %+v, %v, %v", rec, ok, err)
 	}
 	if _, ok, err := sc.next(); ok || err != nil || sc.skipped != 0 {
@@ -344,7 +367,16 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-const goldenPack = "6676727061636b0a00000001000000070102030405060708090a0b0c421569fe" +
+const goldenPack1 = "6676727061636b0a00000001000000070102030405060708090a0b0c421569fe" +
+	"667652630000000ee03b9a89f726fb473dead4d5f30f00d42ceb231ceb192c66d4376ad529e73b4c936610bf" +
+	"61207365616c6564206368756e6b"
+
+const goldenGroups = "6676526700009c40ccd32b4544a24c50fbefb249e10a8fcedc26e2794c79eb8a44ad0631bf07f53f3d3251b8" +
+	"5384f9b342c6cb86badedcbe662b0e980476a8db17db3cc1f13b19329749ab1f" +
+	"406632eceb31aa6735f072ad0554f5963f4082b5139978455b44f67732cf949d" +
+	"083663d9bddc14d40cc2f3869e01c5bebde7632dfea165eda38af01d93d5045b"
+
+const goldenPack = "6676727061636b0a00000002000000070102030405060708090a0b0ca2380d1f" +
 	"667652630000000ee03b9a89f726fb473dead4d5f30f00d42ceb231ceb192c66d4376ad529e73b4c936610bf" +
 	"61207365616c6564206368756e6b"
 
@@ -354,8 +386,9 @@ func TestGoldenIndex(t *testing.T) {
 		name, want string
 		got        []byte
 	}{
-		{"place", "00000003" + "0000000000001020" + "00010040", loc{3, 0x1020, 0x10040}.encode()},
-		{"meta", "0101" + "00000003" + "0000000000020000" + "0000000000000005" + "0000000000050140",
+		{"place", "00000003" + "0000000000001020" + "00010040", loc{3, 0x1020, 0x10040, false}.encode()},
+		{"grouped place", "00000003" + "0000000000001020" + "80010040", loc{3, 0x1020, 0x10040, true}.encode()},
+		{"meta", "0201" + "00000003" + "0000000000020000" + "0000000000000005" + "0000000000050140",
 			meta{Position{3, 0x20000}, true, 5, 0x50140}.encode()},
 		{"order", "66765263" + "00000100" + strings.Repeat("aa", 32) + "68555fe8", appendOrder(nil, chunk.ID(bytes.Repeat([]byte{0xaa}, 32)), 256)},
 	} {
@@ -367,13 +400,14 @@ func TestGoldenIndex(t *testing.T) {
 
 // FuzzIndex parses arbitrary bytes as values of the index.
 func FuzzIndex(f *testing.F) {
-	f.Add(loc{3, 0x1020, 0x10040}.encode())
+	f.Add(loc{3, 0x1020, 0x10040, false}.encode())
+	f.Add(loc{3, 0x1020, 0x10040, true}.encode())
 	f.Add(meta{Position{3, 0x20000}, true, 5, 0x50140}.encode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if l, err := parseLoc(raw); err == nil && !bytes.Equal(l.encode(), raw) {
 			t.Errorf("place %x came back as %x", raw, l.encode())
 		}
-		if m, err := parseMeta(raw); err == nil && !bytes.Equal(m.encode(), raw) {
+		if m, err := parseMeta(raw); err == nil && raw[0] == metaVersion && !bytes.Equal(m.encode(), raw) {
 			t.Errorf("meta %x came back as %x", raw, m.encode())
 		}
 	})
@@ -383,11 +417,14 @@ func FuzzIndex(f *testing.F) {
 func FuzzPack(f *testing.F) {
 	s := salt{9}
 	id, data := blob(1)
-	whole := appendRecord(appendRecord(encodePackHeader(1, s), s, id, data), s, id, data)
+	whole := appendRecord(appendRecord(encodePackHeader(1, s), s, id, nil, data), s, id, nil, data)
 	f.Add(whole)
 	f.Add(whole[:len(whole)-5])
 	f.Add(whole[40:])
-	f.Add([]byte(recordMagic + recordMagic))
+	large := make([]byte, 40000)
+	root, hashes := hashtree.Sum(nil, large)
+	f.Add(appendRecord(whole, s, root, hashes, large))
+	f.Add([]byte(recordMagic + groupedMagic))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		sc, err := newScanner(bytes.NewReader(raw), 1, 0, int64(len(raw)))

@@ -45,7 +45,7 @@ func TestScrubNoticesAnyBit(t *testing.T) {
 		at, bit := rng.IntN(len(raw)), rng.IntN(8)
 		if rng.IntN(2) == 0 { // a header of a record, or of the pack
 			at = rng.IntN(packHeaderSize)
-			if i := bytes.Index(raw, []byte(recordMagic)); i >= 0 && rng.IntN(2) == 0 {
+			if i := bytes.Index(raw, []byte(magicStart)); i >= 0 && rng.IntN(2) == 0 {
 				at = i + rng.IntN(recordHeaderSize)
 			}
 		}
@@ -63,7 +63,7 @@ func TestScrubNoticesAnyBit(t *testing.T) {
 		}
 		for n := range chunks {
 			id, data := blob(n)
-			if _, err := s.PutVerified(bg, id, data); err != nil {
+			if _, err := s.Put(bg, id, data); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -83,7 +83,7 @@ func (s *Store) sincePack(items []Item, number uint32, from int64, end Position,
 		if err != nil || !ok {
 			return items, err
 		}
-		l := loc{number, rec.off, rec.size}
+		l := rec.in(number)
 		if at, err := s.locate(rec.id); err == nil && at == l {
 			items = append(items, Item{rec.id, rec.size, l.pos()})
 		} else if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {

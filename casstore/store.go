@@ -15,6 +15,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // Config says where a Store lies and how it behaves.
@@ -202,23 +203,38 @@ func (s *Store) settle() error {
 	return s.idx.flush()
 }
 
-// Put stores sealed under id, after checking that the hash is right
-// (ErrMismatch). It reports whether the chunk was new. On return the chunk is
-// readable, and Sync will make it durable, whether it was new or not. Put
-// neither keeps nor changes sealed. A disk too full gives an error that is
-// syscall.ENOSPC; the store stays usable.
-func (s *Store) Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
-	if err := checkChunk(id, sealed); err != nil {
-		return false, err
+// Add stores sealed and returns its ID. It reports whether the chunk was new. On
+// return the chunk is readable, and Sync will make it durable, whether it was new
+// or not. Add neither keeps nor changes sealed. A disk too full gives an error that
+// is syscall.ENOSPC; the store stays usable.
+func (s *Store) Add(ctx context.Context, sealed []byte) (id chunk.ID, added bool, err error) {
+	if err := checkSize(sealed); err != nil {
+		return chunk.ID{}, false, err
 	}
-	return s.PutVerified(ctx, id, sealed)
+	var buf [hashesSize]byte
+	id, hashes := hashtree.Sum(buf[:0], sealed)
+	added, err = s.put(ctx, id, hashes, sealed)
+	return id, added, err
 }
 
-// PutVerified is Put for a caller that has itself computed id from sealed.
-func (s *Store) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
+// Put is Add for a chunk that should have the ID id (else ErrMismatch).
+func (s *Store) Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error) {
 	if err := checkSize(sealed); err != nil {
 		return false, err
 	}
+	var buf [hashesSize]byte
+	root, hashes := hashtree.Sum(buf[:0], sealed)
+	if root != id {
+		return false, fmt.Errorf("put chunk %v: %w", id, ErrMismatch)
+	}
+	return s.put(ctx, id, hashes, sealed)
+}
+
+// hashesSize is how much memory serves the hashes of the groups of most chunks.
+const hashesSize = 8 * hashtree.HashSize
+
+// put stores a chunk and the hashes of its groups.
+func (s *Store) put(ctx context.Context, id chunk.ID, hashes, sealed []byte) (added bool, err error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
@@ -226,7 +242,7 @@ func (s *Store) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (ad
 	if has || err != nil {
 		return false, err
 	}
-	added, crowded, err := s.append(id, sealed, commits)
+	added, crowded, err := s.append(id, hashes, sealed, commits)
 	if err != nil {
 		return false, fmt.Errorf("put chunk %v: %w", id, err)
 	}
@@ -242,16 +258,6 @@ func (s *Store) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (ad
 func checkSize(sealed []byte) error {
 	if len(sealed) == 0 || len(sealed) > MaxChunk {
 		return fmt.Errorf("put chunk of %d bytes: %w", len(sealed), ErrSize)
-	}
-	return nil
-}
-
-func checkChunk(id chunk.ID, sealed []byte) error {
-	if err := checkSize(sealed); err != nil {
-		return err
-	}
-	if blake3.Sum256(sealed) != id {
-		return fmt.Errorf("put chunk %v: %w", id, ErrMismatch)
 	}
 	return nil
 }
@@ -346,7 +352,7 @@ func (s *Store) read(dst []byte, id chunk.ID, l loc) ([]byte, error) {
 	}
 	start := len(dst)
 	out := slices.Grow(dst, l.size)[:start+l.size]
-	_, err = p.file.ReadAt(out[start:], l.off+recordHeaderSize)
+	_, err = p.file.ReadAt(out[start:], l.chunk())
 	if rerr := s.packs.release(p); err == nil {
 		err = rerr
 	}

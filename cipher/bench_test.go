@@ -54,7 +54,7 @@ func BenchmarkSeal(b *testing.B) {
 		var dst []byte
 		var err error
 		for b.Loop() {
-			if dst, _, err = k.Seal(dst[:0], block); err != nil {
+			if dst, err = k.Seal(dst[:0], block); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -65,7 +65,7 @@ func BenchmarkSeal(b *testing.B) {
 func BenchmarkOpen(b *testing.B) {
 	k := fixedRing()
 	benchmark(b, func(b *testing.B, block []byte) {
-		sealed, _, err := k.Seal(nil, block)
+		sealed, err := k.Seal(nil, block)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -63,23 +63,36 @@ func appendFrame(dst, plain []byte) []byte {
 // appendPlain appends the plaintext of a frame to dst. The frame was made by
 // somebody with the key, who need not be honest: at most limit bytes come out.
 func appendPlain(dst, frame []byte, limit int) ([]byte, error) {
-	how := frame[0]
-	n, size := int(binary.BigEndian.Uint32(frame[1:])), int(binary.BigEndian.Uint32(frame[5:]))
 	rest := frame[prefixSize:]
-	if n > limit || size > n || len(rest) != padded(size) {
-		return nil, fmt.Errorf("%w: %d bytes as %d in %d", ErrDamaged, n, size, len(rest))
+	p, err := parsePrefix(frame, len(rest), limit)
+	if err != nil {
+		return nil, err
 	}
-	if !isZero(rest[size:]) {
+	if !isZero(rest[p.payload:]) {
 		return nil, fmt.Errorf("%w: padding is not zero", ErrDamaged)
 	}
-	payload := rest[:size]
-	switch {
-	case how == asIs && size == n:
-		return append(dst, payload...), nil
-	case how == withZstd && size < n:
-		return decompress(dst, payload, n)
+	if p.how == asIs {
+		return append(dst, rest[:p.payload]...), nil
 	}
-	return nil, fmt.Errorf("%w: compression %d", ErrDamaged, how)
+	return decompress(dst, rest[:p.payload], p.plain)
+}
+
+// prefix is what a frame says about what follows.
+type prefix struct {
+	how            byte
+	plain, payload int // bytes
+}
+
+// parsePrefix checks the prefix of a frame that has rest bytes behind it and at most limit bytes of plaintext.
+func parsePrefix(b []byte, rest, limit int) (prefix, error) {
+	p := prefix{b[0], int(binary.BigEndian.Uint32(b[1:])), int(binary.BigEndian.Uint32(b[5:]))}
+	if p.plain > limit || p.payload > p.plain || rest != padded(p.payload) {
+		return prefix{}, fmt.Errorf("%w: %d bytes as %d in %d", ErrDamaged, p.plain, p.payload, rest)
+	}
+	if p.how == asIs && p.payload == p.plain || p.how == withZstd && p.payload < p.plain {
+		return p, nil
+	}
+	return prefix{}, fmt.Errorf("%w: compression %d", ErrDamaged, p.how)
 }
 
 var zeros [4096]byte

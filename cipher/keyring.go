@@ -8,10 +8,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"github.com/zeebo/blake3"
-
-	"github.com/foreverfs/forever/chunk"
 )
 
 var (
@@ -89,17 +85,18 @@ func (k *Keyring) Epochs() []EpochID {
 
 // Seal seals a block of content or a node of a block tree, at most chunk.MaxPlain
 // bytes, under the current epoch. It appends the chunk, at most chunk.MaxSealed
-// bytes, to dst and returns the extended slice with the chunk's ID. plain must not
-// lie in dst's spare capacity. On error the first result is dst.
-func (k *Keyring) Seal(dst, plain []byte) (sealed []byte, id chunk.ID, err error) {
+// bytes, to dst and returns the extended slice. plain must not lie in dst's spare
+// capacity. On error the result is dst.
+func (k *Keyring) Seal(dst, plain []byte) ([]byte, error) {
 	e, err := k.sealing()
 	if err != nil {
-		return dst, chunk.ID{}, fmt.Errorf("seal chunk: %w", err)
+		return dst, fmt.Errorf("seal chunk: %w", err)
 	}
-	if sealed, err = e.seal(dst, plain, kindChunk, nil); err != nil {
-		return dst, chunk.ID{}, fmt.Errorf("seal chunk: %w", err)
+	sealed, err := e.seal(dst, plain, kindChunk, nil)
+	if err != nil {
+		return dst, fmt.Errorf("seal chunk: %w", err)
 	}
-	return sealed, chunk.ID(blake3.Sum256(sealed[len(dst):])), nil
+	return sealed, nil
 }
 
 // Open appends to dst what Seal sealed and returns the extended slice. sealed must

@@ -52,12 +52,21 @@ func (k *kindKeys) iv(frame, aad []byte) [sivSize]byte {
 	return newKeyedHash(k.siv.sum(aad)).sum(frame)
 }
 
-// aead returns the cipher for the one message of a synthetic IV.
-func (k *kindKeys) aead(siv [sivSize]byte) (stdcipher.AEAD, error) {
+// block returns AES for the one message of a synthetic IV.
+func (k *kindKeys) block(siv [sivSize]byte) (stdcipher.Block, error) {
 	key := k.enc.sum(siv[:])
 	block, err := aes.NewCipher(key[:])
 	if err != nil {
 		return nil, fmt.Errorf("make AES: %w", err)
+	}
+	return block, nil
+}
+
+// aead returns the cipher for the one message of a synthetic IV.
+func (k *kindKeys) aead(siv [sivSize]byte) (stdcipher.AEAD, error) {
+	block, err := k.block(siv)
+	if err != nil {
+		return nil, err
 	}
 	aead, err := stdcipher.NewGCM(block)
 	if err != nil {
@@ -108,14 +117,9 @@ func (s *ringState) open(dst, sealed []byte, k kind, aad []byte) ([]byte, error)
 	if len(sealed) < overhead || len(sealed) > overhead+padded(k.maxPlain()) {
 		return nil, fmt.Errorf("%w: %d bytes", ErrDamaged, len(sealed))
 	}
-	header := sealed[:headerSize]
-	if header[0] != sealFormat || header[1] != byte(k) {
-		return nil, fmt.Errorf("%w: format %d, kind %d", ErrDamaged, header[0], header[1])
-	}
-	id := EpochID(header[2:])
-	e := s.epochs[id]
-	if e == nil {
-		return nil, fmt.Errorf("%w: %v", ErrUnknownEpoch, id)
+	e, err := s.keysOf(sealed, k)
+	if err != nil {
+		return nil, err
 	}
 	buf := framePool.get(len(sealed) - headerSize)
 	defer framePool.put(buf)
@@ -124,6 +128,19 @@ func (s *ringState) open(dst, sealed []byte, k kind, aad []byte) ([]byte, error)
 		return nil, err
 	}
 	return appendPlain(dst, frame, k.maxPlain())
+}
+
+// keysOf checks a header and returns the keys of its epoch.
+func (s *ringState) keysOf(header []byte, k kind) (*epochKeys, error) {
+	if header[0] != sealFormat || header[1] != byte(k) {
+		return nil, fmt.Errorf("%w: format %d, kind %d", ErrDamaged, header[0], header[1])
+	}
+	id := EpochID(header[2:])
+	e := s.epochs[id]
+	if e == nil {
+		return nil, fmt.Errorf("%w: %v", ErrUnknownEpoch, id)
+	}
+	return e, nil
 }
 
 // decrypt appends the frame of sealed, which has a header, to dst.

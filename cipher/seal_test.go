@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/zeebo/blake3"
 	"pgregory.net/rapid"
 
 	"github.com/foreverfs/forever/chunk"
@@ -31,7 +30,7 @@ func TestSealOpen(t *testing.T) {
 		before := rapid.SliceOfN(rapid.Byte(), 0, 100).Draw(t, "before")
 		room := rapid.SampledFrom([]int{0, 10, len(plain), len(plain) + overhead, 3 * chunk.MaxSealed}).Draw(t, "room")
 		dst := slices.Concat(make([]byte, 0, room), before)
-		sealed, id, err := k.Seal(dst, plain)
+		sealed, err := k.Seal(dst, plain)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,14 +38,11 @@ func TestSealOpen(t *testing.T) {
 			t.Fatal("what was in dst is gone")
 		}
 		sealed = sealed[len(before):]
-		if id != chunk.ID(blake3.Sum256(sealed)) {
-			t.Fatalf("ID %v is not the hash of the sealed bytes", id)
-		}
 		if len(sealed) > chunk.MaxSealed || len(sealed) > overhead+padded(len(plain)) {
 			t.Fatalf("%d bytes sealed into %d", len(plain), len(sealed))
 		}
-		if _, again, err := k.Seal(nil, plain); err != nil || again != id {
-			t.Fatalf("sealed again as %v: %v", again, err)
+		if again, err := k.Seal(nil, plain); err != nil || !bytes.Equal(again, sealed) {
+			t.Fatalf("sealed again as %d other bytes: %v", len(again), err)
 		}
 		opened, err := k.Open(bytes.Clone(before), sealed)
 		if err != nil || !bytes.Equal(opened, slices.Concat(before, plain)) {
@@ -81,7 +77,7 @@ func TestSealOpenBatch(t *testing.T) {
 
 func TestSealLimits(t *testing.T) {
 	k := fixedRing()
-	if sealed, _, err := k.Seal([]byte("x"), make([]byte, chunk.MaxPlain+1)); !errors.Is(err, ErrTooLarge) || string(sealed) != "x" {
+	if sealed, err := k.Seal([]byte("x"), make([]byte, chunk.MaxPlain+1)); !errors.Is(err, ErrTooLarge) || string(sealed) != "x" {
 		t.Errorf("large chunk: %v", err)
 	}
 	if _, err := k.SealBatch(make([]byte, MaxBatch+1), nil); !errors.Is(err, ErrTooLarge) {
@@ -101,7 +97,7 @@ func TestSealLimits(t *testing.T) {
 	if opened, err := k.OpenBatch(sealed, nil); err != nil || len(opened) != MaxBatch {
 		t.Errorf("greatest batch of zeros: %v", err)
 	}
-	sealed, _, err = k.Seal(nil, corpus(chunk.MaxPlain, false))
+	sealed, err = k.Seal(nil, corpus(chunk.MaxPlain, false))
 	if err != nil || len(sealed) != chunk.MaxPlain+overhead || len(sealed) > chunk.MaxSealed {
 		t.Errorf("greatest chunk: %d bytes: %v", len(sealed), err)
 	}
@@ -111,7 +107,7 @@ func TestSealLimits(t *testing.T) {
 func TestDamage(t *testing.T) {
 	k := fixedRing()
 	for _, plain := range [][]byte{nil, counted(100), corpus(2000, true)} {
-		sealed, _, err := k.Seal(nil, plain)
+		sealed, err := k.Seal(nil, plain)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -181,7 +177,7 @@ func frameOf(how byte, length int, payload []byte) []byte {
 
 func TestKeyring(t *testing.T) {
 	var k Keyring
-	if _, _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
+	if _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
 		t.Errorf("sealed without a key: %v", err)
 	}
 	if _, err := k.SealBatch(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
@@ -189,22 +185,22 @@ func TestKeyring(t *testing.T) {
 	}
 	a, b := EpochKey{ID: EpochID{1}, Secret: [32]byte{1}}, EpochKey{ID: EpochID{2}, Secret: [32]byte{2}}
 	k.Add(a)
-	if _, _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
+	if _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
 		t.Errorf("sealed without a current epoch: %v", err)
 	}
 	k.SetCurrent(b.ID)
-	if _, _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
+	if _, err := k.Seal(nil, nil); !errors.Is(err, ErrUnknownEpoch) {
 		t.Errorf("sealed without the current key: %v", err)
 	}
 	k.Add(b)
-	underB, idB, err := k.Seal(nil, []byte("x"))
+	underB, err := k.Seal(nil, []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	dedupB := k.DedupKey([]byte("x"))
 	k.SetCurrent(a.ID)
-	underA, idA, err := k.Seal(nil, []byte("x"))
-	if err != nil || idA == idB || k.DedupKey([]byte("x")) == dedupB {
+	underA, err := k.Seal(nil, []byte("x"))
+	if err != nil || bytes.Equal(underA, underB) || k.DedupKey([]byte("x")) == dedupB {
 		t.Errorf("two epochs seal alike: %v", err)
 	}
 	for _, sealed := range [][]byte{underA, underB} {
@@ -235,14 +231,13 @@ func TestKeyringConcurrently(t *testing.T) {
 	for g := range 4 {
 		wg.Go(func() {
 			plain := corpus(20000+g, g%2 == 0)
-			_, want, _ := k.Seal(nil, plain)
+			want, _ := k.Seal(nil, plain)
 			var sealed, opened []byte
 			for i := range 30 {
 				k.Add(EpochKey{ID: EpochID{byte(g), byte(i), 1}})
-				var id chunk.ID
 				var err error
-				if sealed, id, err = k.Seal(sealed[:0], plain); err != nil || id != want {
-					t.Errorf("sealed as %v: %v", id, err)
+				if sealed, err = k.Seal(sealed[:0], plain); err != nil || !bytes.Equal(sealed, want) {
+					t.Errorf("sealed as %d other bytes: %v", len(sealed), err)
 					return
 				}
 				if opened, err = k.Open(opened[:0], sealed); err != nil || !bytes.Equal(opened, plain) {
@@ -279,12 +274,12 @@ func TestPadded(t *testing.T) {
 func TestCompressionPays(t *testing.T) {
 	k := fixedRing()
 	text := corpus(1<<16, true)
-	sealed, _, err := k.Seal(nil, text)
+	sealed, err := k.Seal(nil, text)
 	if err != nil || len(sealed) > len(text)*2/3 {
 		t.Errorf("64 KiB of text take %d bytes: %v", len(sealed), err)
 	}
 	mixed := append(corpus(1<<15, false), make([]byte, 1<<15)...)
-	if sealed, _, err = k.Seal(nil, mixed); err != nil || len(sealed) > 1<<15+4096 {
+	if sealed, err = k.Seal(nil, mixed); err != nil || len(sealed) > 1<<15+4096 {
 		t.Errorf("64 KiB, half of them zeros, take %d bytes: %v", len(sealed), err)
 	}
 	if maybeCompressible(corpus(1<<16, false)) || maybeCompressible(corpus(1000, false)) {

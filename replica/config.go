@@ -31,9 +31,8 @@ type Item struct {
 type Store interface {
 	// Get appends the verified bytes of id to dst. It fails if they are not here or damaged.
 	Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error)
-	// PutVerified stores sealed bytes whose hash the caller has computed to be
-	// id. They are readable at once and durable after Sync.
-	PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error)
+	// Put stores sealed bytes if their hash is id. They are readable at once and durable after Sync.
+	Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool, err error)
 	// Has reports whether id is here.
 	Has(id chunk.ID) (bool, error)
 	// Full reports whether there is no room for more.

@@ -72,7 +72,7 @@ func (s *memStore) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, er
 	return append(dst, c...), nil
 }
 
-func (s *memStore) PutVerified(_ context.Context, id chunk.ID, sealed []byte) (bool, error) {
+func (s *memStore) Put(_ context.Context, id chunk.ID, sealed []byte) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fail != nil {
@@ -152,7 +152,7 @@ func (s *memStore) put(t testing.TB, size int) chunk.ID {
 		b[i] = byte(rand.Uint32())
 	}
 	id := chunk.ID(blake3.Sum256(b))
-	if _, err := s.PutVerified(t.Context(), id, b); err != nil {
+	if _, err := s.Put(t.Context(), id, b); err != nil {
 		t.Fatal(err)
 	}
 	return id

@@ -141,7 +141,7 @@ func (r *Replica) bring(ctx context.Context, id chunk.ID) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.cfg.Store.PutVerified(ctx, id, sealed); err != nil {
+	if _, err := r.cfg.Store.Put(ctx, id, sealed); err != nil {
 		return fmt.Errorf("keep chunk: %w", err)
 	}
 	r.Stored(id)

@@ -53,7 +53,7 @@ func BenchmarkCacheLoad(b *testing.B) {
 	for i := range plain {
 		plain[i] = byte(rand.Uint32())
 	}
-	sealed, _, err := k.Seal(nil, plain)
+	sealed, err := k.Seal(nil, plain)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -40,8 +40,8 @@ const MaxFileSize = 1<<44 - 1<<20
 type Chunks interface {
 	// Get appends the verified sealed bytes of id to dst.
 	Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error)
-	// Put stores sealed bytes whose ID the caller has computed. They are readable at once and durable after Sync.
-	Put(ctx context.Context, id chunk.ID, sealed []byte) error
+	// Put stores sealed bytes and returns their ID. They are readable at once and durable after Sync.
+	Put(ctx context.Context, sealed []byte) (chunk.ID, error)
 	// Sync makes everything put before durable.
 	Sync(ctx context.Context) error
 	// Ahead brings id here for a Get that may follow, as far as this delays no Get.
@@ -55,10 +55,16 @@ type Chunks interface {
 
 // Sealer turns plaintext into chunks and back; cipher.Keyring is one.
 type Sealer interface {
-	// Seal appends the sealed form of plain to dst and returns it with its ID.
-	Seal(dst, plain []byte) (sealed []byte, id chunk.ID, err error)
+	// Seal appends the sealed form of plain to dst and returns it.
+	Seal(dst, plain []byte) ([]byte, error)
 	// Open appends the plaintext of sealed to dst.
 	Open(dst, sealed []byte) ([]byte, error)
+}
+
+// Parts opens parts of chunks that are on this disk.
+type Parts interface {
+	// Part fills dst with the plaintext of id from off on. It may fail where Sealer.Open of the whole chunk does not.
+	Part(ctx context.Context, dst []byte, id chunk.ID, off int) error
 }
 
 // Log takes this mount's op batches: it seals, signs, stores and publishes them.
@@ -87,6 +93,8 @@ type Config struct {
 	State  kv.DB // the tree's own state; the journal lives in it, under 'j'
 	Chunks Chunks
 	Sealer Sealer
+	// Parts serves small reads at random; nil: whole chunks do.
+	Parts  Parts
 	Log    Log
 	Logger hclog.Logger // nil: none
 	// Peers are the other mounts to keep in step with; nil: none.

@@ -47,7 +47,7 @@ func (v *Volume) Copy(ctx context.Context, src *Handle, from int64, dst *Handle,
 
 func (v *Volume) copyRange(ctx context.Context, src *inode, from int64, dst *inode, to, n int64) (done int64, err error) {
 	if n < 1<<chunk.MinBlockLog { // no block: not worth a flush
-		return v.copyPlain(ctx, dst, to, n, func(p []byte) (int, error) { return v.readAt(ctx, src, p, from) })
+		return v.copyPlain(ctx, dst, to, n, func(p []byte) (int, error) { return v.readAt(ctx, src, p, from, false) })
 	}
 	version, err := v.storedNow(ctx, src)
 	if err != nil {

@@ -28,9 +28,9 @@ import (
 // diskChunks is a real store without peers.
 type diskChunks struct{ *casstore.Store }
 
-func (d diskChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
-	_, err := d.PutVerified(ctx, id, sealed)
-	return err
+func (d diskChunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
+	id, _, err := d.Add(ctx, sealed)
+	return id, err
 }
 
 func (d diskChunks) Ahead(context.Context, chunk.ID) error { return nil }
@@ -489,9 +489,9 @@ type lastingChunks struct {
 	loose atomic.Int64
 }
 
-func (c *lastingChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+func (c *lastingChunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
 	c.loose.Add(1)
-	return c.memChunks.Put(ctx, id, sealed)
+	return c.memChunks.Put(ctx, sealed)
 }
 
 func (c *lastingChunks) Sync(ctx context.Context) error {

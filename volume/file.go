@@ -15,11 +15,14 @@ type piece struct {
 	index int64 // block of base, if id is zero
 	id    chunk.ID
 	limit int64 // bytes of the block that count; the rest is zeros
+	// scattered: the block's other bytes will hardly be asked for.
+	scattered bool
 }
 
 // readAt fills p from off with one state of the file, and returns how
-// many bytes there were; fewer than len(p) only at the end of the file.
-func (v *Volume) readAt(ctx context.Context, in *inode, p []byte, off int64) (int, error) {
+// many bytes there were; fewer than len(p) only at the end of the file. scattered says that
+// the read is none of a sequence.
+func (v *Volume) readAt(ctx context.Context, in *inode, p []byte, off int64, scattered bool) (int, error) {
 	in.mu.RLock()
 	if !in.loaded {
 		in.mu.RUnlock()
@@ -40,6 +43,7 @@ func (v *Volume) readAt(ctx context.Context, in *inode, p []byte, off int64) (in
 	pieces := v.gather(in, p, off, nil)
 	in.mu.RUnlock()
 	for _, pc := range pieces {
+		pc.scattered = scattered
 		if err := v.fill(ctx, base, pc); err != nil {
 			return 0, err
 		}
@@ -101,12 +105,8 @@ func (v *Volume) fill(ctx context.Context, base chunk.Version, pc piece) error {
 			return err
 		}
 	default:
-		err := v.block(ctx, base, pc, func(plain []byte) {
-			if plain = plain[:min(int64(len(plain)), pc.limit)]; pc.off < int64(len(plain)) {
-				n = copy(pc.dst, plain[pc.off:])
-			}
-		})
-		if err != nil {
+		var err error
+		if n, err = v.copyBlock(ctx, base, pc); err != nil {
 			return err
 		}
 	}
@@ -114,24 +114,34 @@ func (v *Volume) fill(ctx context.Context, base chunk.Version, pc piece) error {
 	return nil
 }
 
-// block gives fn the plaintext of the block below a piece, which may be shorter than the block size.
-func (v *Volume) block(ctx context.Context, base chunk.Version, pc piece, fn func(plain []byte)) error {
+// copyBlock copies what the block below a piece has of it, and returns how much that is: the block may be shorter than the
+// block size.
+func (v *Volume) copyBlock(ctx context.Context, base chunk.Version, pc piece) (n int, err error) {
+	wanted := pc.dst[:min(int64(len(pc.dst)), pc.limit-pc.off)]
+	take := func(plain []byte) {
+		if pc.off < int64(len(plain)) {
+			n = copy(wanted, plain[pc.off:])
+		}
+	}
 	id := pc.id
 	if id.IsZero() {
 		if len(base.Inline) > 0 {
 			off := pc.index << v.blockLogOf(base)
-			fn(base.Inline[min(off, int64(len(base.Inline))):])
-			return nil
+			take(base.Inline[min(off, int64(len(base.Inline))):])
+			return n, nil
 		}
-		var err error
 		if id, err = chunk.Block(ctx, nodeIO{v}, base, pc.index); err != nil {
-			return fmt.Errorf("find block %d: %w", pc.index, err)
+			return 0, fmt.Errorf("find block %d: %w", pc.index, err)
 		}
 		if id.IsZero() {
-			return nil
+			return 0, nil
 		}
 	}
-	return v.cache.use(ctx, id, fn)
+	if pc.scattered && v.part(ctx, wanted, id, pc.off) {
+		return len(wanted), nil
+	}
+	err = v.cache.use(ctx, id, take)
+	return n, err
 }
 
 // writeAt lays p over the file at off.

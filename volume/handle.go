@@ -96,8 +96,8 @@ func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, ErrInvalid
 	}
-	h.readAhead(off, int64(len(p)))
-	n, err := h.v.readAt(ctx, h.in, p, off)
+	scattered := h.readAhead(off, int64(len(p)))
+	n, err := h.v.readAt(ctx, h.in, p, off, scattered)
 	if err != nil {
 		return 0, fmt.Errorf("read inode %d at %d: %w", h.in.ino, off, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/zeebo/blake3"
+
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/kv"
@@ -41,14 +43,15 @@ func (m *memChunks) Get(_ context.Context, dst []byte, id chunk.ID) ([]byte, err
 	return append(dst, c...), nil
 }
 
-func (m *memChunks) Put(_ context.Context, id chunk.ID, sealed []byte) error {
+func (m *memChunks) Put(_ context.Context, sealed []byte) (chunk.ID, error) {
+	id := chunk.ID(blake3.Sum256(sealed))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.putErr != nil {
-		return m.putErr
+		return chunk.ID{}, m.putErr
 	}
 	m.chunks[id] = append([]byte(nil), sealed...)
-	return nil
+	return id, nil
 }
 
 func (m *memChunks) Sync(context.Context) error {

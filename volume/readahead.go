@@ -38,14 +38,15 @@ type readAhead struct {
 	groups map[int64]struct{} // groups of nodes looked at, at most maxGroups
 }
 
-// readAhead notes a read and starts fetching what will be read next.
-func (h *Handle) readAhead(off, n int64) {
+// readAhead notes a read and starts fetching what will be read next. It reports whether the read is none of
+// a sequence.
+func (h *Handle) readAhead(off, n int64) (scattered bool) {
 	v, in := h.v, h.in
 	in.mu.RLock()
 	base, bs, size := in.base, v.blockSize(in), min(in.cut, in.size)
 	in.mu.RUnlock()
 	if len(base.Inline) > 0 || size <= bs || off >= size {
-		return
+		return false
 	}
 	if base.Height >= 2 && h.ahead.enter(off/bs/(chunk.Fanout*chunk.Fanout)) {
 		v.early(func() { v.fetchNodes(base, off/bs) })
@@ -53,19 +54,23 @@ func (h *Handle) readAhead(off, n int64) {
 	// The read itself takes its blocks one after the other.
 	for index := off/bs + 1; index <= (off+n-1)/bs && index*bs < size; index++ {
 		if !v.early(func() { h.fetch(base, index) }) {
-			return
+			return false
 		}
 	}
-	from, to := h.ahead.advance(off, n, bs, (size+bs-1)/bs)
+	from, to, sequential := h.ahead.advance(off, n, bs, (size+bs-1)/bs)
+	if !sequential {
+		return true
+	}
 	for index := from; index < to; index++ {
 		if !v.early(func() { h.fetch(base, index) }) {
 			h.ahead.giveUp(index)
-			return
+			return false
 		}
 	}
 	if first, last := h.ahead.pass(bs); first < last {
 		v.early(func() { v.pass(base, first, last) })
 	}
+	return false
 }
 
 // pass tells the store of blocks that were read.
@@ -113,13 +118,13 @@ func (r *readAhead) enter(group int64) bool {
 
 // advance returns the blocks to fetch after a read of n bytes at off. Reads
 // that the kernel sends out of order within a window still count as sequential.
-func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64) {
+func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64, sequential bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	sequential := off >= r.next-8*bs && off <= r.next+8*bs && (off > 0 || r.next == 0)
+	sequential = off >= r.next-8*bs && off <= r.next+8*bs && (off > 0 || r.next == 0)
 	if !sequential {
 		r.next, r.done, r.passed, r.window = off+n, 0, off/bs, 0
-		return 0, 0
+		return 0, 0, false
 	}
 	limit := int64(maxWindow)
 	if r.far {
@@ -134,10 +139,10 @@ func (r *readAhead) advance(off, n, bs, blocks int64) (from, to int64) {
 	}
 	from, to = max(r.done, here), min(here+r.window, blocks)
 	if to <= from || to-from < r.window/4 && to < blocks {
-		return 0, 0
+		return 0, 0, true
 	}
 	r.done = to
-	return from, to
+	return from, to, true
 }
 
 // pass returns the blocks that a long sequential read has left behind since the last call, all but the latest.

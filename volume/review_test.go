@@ -21,11 +21,11 @@ type hookChunks struct {
 	put atomic.Pointer[func()]
 }
 
-func (h *hookChunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+func (h *hookChunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
 	if fn := h.put.Swap(nil); fn != nil {
 		(*fn)()
 	}
-	return h.memChunks.Put(ctx, id, sealed)
+	return h.memChunks.Put(ctx, sealed)
 }
 
 func TestJournalOfReopenedFileKeepsTheRest(t *testing.T) {

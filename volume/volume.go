@@ -20,6 +20,7 @@ type Volume struct {
 	cfg   Config
 	log   hclog.Logger
 	cache *blockCache
+	asked asked
 	dirty *budget
 
 	treeMu treeLock // writers of the tree, and readers that need it to stand still
@@ -170,12 +171,13 @@ var sealedPool = sync.Pool{New: func() any { b := make([]byte, 0, chunk.MaxSeale
 func (v *Volume) store(ctx context.Context, plain []byte) (chunk.ID, error) {
 	buf := sealedPool.Get().(*[]byte)
 	defer sealedPool.Put(buf)
-	sealed, id, err := v.cfg.Sealer.Seal((*buf)[:0], plain)
+	sealed, err := v.cfg.Sealer.Seal((*buf)[:0], plain)
 	if err != nil {
 		return chunk.ID{}, fmt.Errorf("seal a block: %w", err)
 	}
 	*buf = sealed
-	if err := v.cfg.Chunks.Put(ctx, id, sealed); err != nil {
+	id, err := v.cfg.Chunks.Put(ctx, sealed)
+	if err != nil {
 		return chunk.ID{}, fmt.Errorf("store a block: %w", err)
 	}
 	return id, nil

@@ -26,7 +26,7 @@ var shared = []string{"internal/kv", "internal/fail"}
 var arrows = map[string][]string{
 	"chunk":             {},
 	"cipher":            {"chunk"},
-	"casstore":          {"chunk"},
+	"casstore":          {"chunk", "internal/hashtree"},
 	"namespace":         {"chunk", "namespace"},
 	"transport":         {"transport"},
 	"replica":           {"chunk", "transport", "replica", "internal/lease", "internal/lock"},
@@ -34,6 +34,7 @@ var arrows = map[string][]string{
 	"fusefs":            {"volume", "namespace"},
 	"internal/kv":       {},
 	"internal/fail":     {},
+	"internal/hashtree": {},
 	"internal/lease":    {},
 	"internal/lock":     {},
 	"internal/lan":      {},
@@ -56,6 +57,7 @@ var exclusive = map[string]string{
 	"github.com/spf13/cobra":        "cmd/fsmount",
 	"github.com/hashicorp/yamux":    "transport",
 	"github.com/klauspost/compress": "cipher",
+	"lukechampine.com/blake3":       "internal/hashtree",
 }
 
 type goPackage struct {

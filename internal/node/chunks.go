@@ -71,7 +71,7 @@ func (c *chunks) Ahead(ctx context.Context, id chunk.ID) error {
 // keep stores what was fetched. The reader has its bytes whether or not that
 // works; only the next read will have to fetch again.
 func (c *chunks) keep(ctx context.Context, id chunk.ID, sealed []byte) {
-	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
+	if _, err := c.store.Put(ctx, id, sealed); err != nil {
 		c.log.Warn("cannot keep a fetched chunk", "chunk", id, "error", err)
 		return
 	}
@@ -79,15 +79,16 @@ func (c *chunks) keep(ctx context.Context, id chunk.ID, sealed []byte) {
 }
 
 // Put implements volume.Chunks.
-func (c *chunks) Put(ctx context.Context, id chunk.ID, sealed []byte) error {
+func (c *chunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
+	id, _, err := c.store.Add(ctx, sealed)
+	if err != nil {
+		return chunk.ID{}, err
+	}
 	if c.peers.Connected() > 0 {
 		c.recent.add(id, sealed)
 	}
-	if _, err := c.store.PutVerified(ctx, id, sealed); err != nil {
-		return err
-	}
 	c.peers.Stored(id)
-	return nil
+	return id, nil
 }
 
 // Sync implements volume.Chunks.

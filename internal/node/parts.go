@@ -64,6 +64,7 @@ func (n *Node) openVolume() error {
 		State:     n.state,
 		Chunks:    &chunks{store: n.store, peers: n.repl, recent: &n.recent, log: n.log},
 		Sealer:    n.epochs.ring,
+		Parts:     chunkParts{store: n.store, ring: n.epochs.ring},
 		Log:       &opLog{repl: n.repl, epochs: n.epochs, author: author},
 		Logger:    n.log.Named("volume"),
 		ReadOnly:  n.cfg.ReadOnly,

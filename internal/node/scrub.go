@@ -55,7 +55,7 @@ func (n *Node) fetchAgain(ctx context.Context, id chunk.ID) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.store.PutVerified(ctx, id, sealed)
+	_, err = n.store.Put(ctx, id, sealed)
 	return err
 }
 

@@ -27,12 +27,12 @@ func (s replicaStore) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte,
 	return s.Store.Get(ctx, dst, id)
 }
 
-// PutVerified implements replica.Store. It keeps to the quota.
-func (s replicaStore) PutVerified(ctx context.Context, id chunk.ID, sealed []byte) (bool, error) {
+// Put implements replica.Store. It keeps to the quota.
+func (s replicaStore) Put(ctx context.Context, id chunk.ID, sealed []byte) (bool, error) {
 	if err := s.budget.take(len(sealed)); err != nil {
 		return false, err
 	}
-	added, err := s.Store.PutVerified(ctx, id, sealed)
+	added, err := s.Store.Put(ctx, id, sealed)
 	s.budget.note(err)
 	return added, err
 }

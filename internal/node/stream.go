@@ -56,12 +56,13 @@ func (s *sealedNodes) load(ctx context.Context, id chunk.ID) ([]byte, error) {
 
 // SaveNode implements chunk.NodeIO.
 func (s *sealedNodes) SaveNode(ctx context.Context, plain []byte) (chunk.ID, error) {
-	sealed, id, err := s.sealer.Seal(nil, plain)
+	sealed, err := s.sealer.Seal(nil, plain)
 	if err != nil {
-		return id, fmt.Errorf("seal a block: %w", err)
+		return chunk.ID{}, fmt.Errorf("seal a block: %w", err)
 	}
-	if err := s.chunks.Put(ctx, id, sealed); err != nil {
-		return id, fmt.Errorf("store a block: %w", err)
+	id, err := s.chunks.Put(ctx, sealed)
+	if err != nil {
+		return chunk.ID{}, fmt.Errorf("store a block: %w", err)
 	}
 	return id, nil
 }

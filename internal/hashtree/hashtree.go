@@ -1,0 +1,97 @@
+// Package hashtree hashes bytes by BLAKE3 in groups of 16 KiB that can be checked one by one.
+//
+// BLAKE3 is a tree of hashes already: a group is one of its subtrees, a group's hash that subtree's chaining value, and the root
+// over the groups' hashes is the usual BLAKE3-256 of all bytes. So whoever knows that can check a group with the hashes of the
+// others, as Bao does (O'Connor and others, "BLAKE3", section 2.1; Bao's chunk groups).
+package hashtree
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"github.com/zeebo/blake3"
+	"lukechampine.com/blake3/guts"
+)
+
+const (
+	// GroupSize is the length of a group in bytes; the last may be shorter. It is what the fastest processors
+	// hash at once.
+	GroupSize = guts.MaxSIMD * guts.ChunkSize
+	// HashSize is the length of a group's hash in bytes.
+	HashSize = 32
+)
+
+// Groups returns how many groups size bytes have.
+func Groups(size int) int { return (size + GroupSize - 1) / GroupSize }
+
+// Sum returns the BLAKE3-256 of data, and appends the hashes of its groups to dst. Where there is one
+// group it has no hash of its own.
+func Sum(dst, data []byte) (root [32]byte, hashes []byte) {
+	if len(data) <= GroupSize {
+		return blake3.Sum256(data), dst
+	}
+	start := len(dst)
+	for at := 0; at < len(data); at += GroupSize {
+		h := Hash(data[at:min(at+GroupSize, len(data))], at/GroupSize)
+		dst = append(dst, h[:]...)
+	}
+	return Root(dst[start:]), dst
+}
+
+// groupPool holds memory for groups that are shorter than others.
+var groupPool = sync.Pool{New: func() any { return new([GroupSize]byte) }}
+
+// Hash returns the hash of the group with that index, which is not the only one.
+func Hash(group []byte, index int) [HashSize]byte {
+	counter := uint64(index) * guts.MaxSIMD
+	var n guts.Node
+	switch {
+	case len(group) == GroupSize:
+		n = guts.CompressBuffer((*[GroupSize]byte)(group), GroupSize, &guts.IV, counter, 0)
+	case len(group) <= guts.ChunkSize:
+		n = guts.CompressChunk(group, &guts.IV, counter, 0)
+	default:
+		buf := groupPool.Get().(*[GroupSize]byte)
+		defer groupPool.Put(buf)
+		n = guts.CompressBuffer(buf, copy(buf[:], group), &guts.IV, counter, 0)
+	}
+	return encode(guts.ChainingValue(n))
+}
+
+// Root returns the BLAKE3-256 of the bytes whose groups, at least two, have those hashes.
+func Root(hashes []byte) [32]byte {
+	cvs := make([][8]uint32, 0, 16)
+	for ; len(hashes) >= HashSize; hashes = hashes[HashSize:] {
+		cvs = append(cvs, decode(hashes))
+	}
+	for len(cvs) > 2 {
+		n := 0
+		for i := 0; i+1 < len(cvs); i += 2 {
+			cvs[n] = guts.ChainingValue(guts.ParentNode(cvs[i], cvs[i+1], &guts.IV, 0))
+			n++
+		}
+		if len(cvs)%2 == 1 {
+			cvs[n] = cvs[len(cvs)-1]
+			n++
+		}
+		cvs = cvs[:n]
+	}
+	if len(cvs) < 2 {
+		return [32]byte{} // of nothing
+	}
+	return encode(guts.ChainingValue(guts.ParentNode(cvs[0], cvs[1], &guts.IV, guts.FlagRoot)))
+}
+
+func encode(cv [8]uint32) (b [32]byte) {
+	for i, w := range cv {
+		binary.LittleEndian.PutUint32(b[4*i:], w)
+	}
+	return b
+}
+
+func decode(b []byte) (cv [8]uint32) {
+	for i := range cv {
+		cv[i] = binary.LittleEndian.Uint32(b[4*i:])
+	}
+	return cv
+}
