@@ -16,7 +16,7 @@ var errUnshared = errors.New("volume: blocks that cannot be shared")
 
 // Copy is copy_file_range(2): it copies up to n bytes at from of src to dst, and returns how many
 // it did; 0 only at the end of src. What is copied is one state of src. Whole blocks at the same
-// place in a block are shared, at no cost but that of flushing both files. The rest is copied; after
+// place in a block are shared, and the last one of a file, at no cost but that of flushing both files. The rest is copied; after
 // a few MiB of that Copy returns, to be called again.
 func (v *Volume) Copy(ctx context.Context, src *Handle, from int64, dst *Handle, to, n int64) (int64, error) {
 	if err := dst.mayChange(); err != nil {
@@ -46,7 +46,7 @@ func (v *Volume) Copy(ctx context.Context, src *Handle, from int64, dst *Handle,
 }
 
 func (v *Volume) copyRange(ctx context.Context, src *inode, from int64, dst *inode, to, n int64) (done int64, err error) {
-	if n < 1<<chunk.MinBlockLog { // no block: not worth a flush
+	if n < 1<<chunk.MinBlockLog && !v.isStored(src) { // no block: not worth a flush
 		return v.copyPlain(ctx, dst, to, n, func(p []byte) (int, error) { return v.readAt(ctx, src, p, from, false) })
 	}
 	version, err := v.storedNow(ctx, src)

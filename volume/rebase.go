@@ -106,6 +106,14 @@ func (v *Volume) storedState(in *inode, older bool) (state, bool) {
 	return state{}, false
 }
 
+// isStored reports whether storedNow would seal nothing.
+func (v *Volume) isStored(in *inode) bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	_, ok := v.storedState(in, false)
+	return ok || !in.loaded
+}
+
 // storedNow is stored for somebody who only reads.
 func (v *Volume) storedNow(ctx context.Context, in *inode) (chunk.Version, error) {
 	in.fold.Lock()
