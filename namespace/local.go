@@ -86,6 +86,9 @@ func (x *txn) create(now int64, parent NodeID, c *pb.Create) (*node, error) {
 	}
 	c.Parent = host.id[:]
 	id, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Create{Create: c}})
+	if err == nil && len(c.Xattrs) == 0 {
+		x.t.fresh.made(nodeIDOf(id), Kind(c.Kind))
+	}
 	return x.nodes[nodeIDOf(id)], err
 }
 

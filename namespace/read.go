@@ -102,6 +102,10 @@ func (t *Tree) union(dir NodeID, name string) (u union, err error) {
 	}
 	for _, d := range u.dirs {
 		s := &slot{}
+		if t.fresh.lacksName(d, name) {
+			u.slots = append(u.slots, s)
+			continue
+		}
 		v, err := t.db.Get(slotKey(d, name))
 		if err == nil {
 			err = decodeSlot(v, s)
@@ -325,6 +329,9 @@ func (t *Tree) xattrNodes(id NodeID) ([]NodeID, error) {
 
 // Xattr returns the value of an extended attribute, or ErrNoXattr. The value is the caller's own.
 func (t *Tree) Xattr(id NodeID, name string) ([]byte, error) {
+	if t.fresh.isBare(id) {
+		return nil, ErrNoXattr
+	}
 	ids, err := t.xattrNodes(id)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ type Tree struct {
 	pendLo, pendHi uint64 // counters of the pending ops: [pendLo, pendHi)
 	cut            cutState
 	w              txn // the writer's, kept for its buffers
+	fresh          *fresh
 
 	gates    gates
 	folding  *folding            // under way; nil if none
@@ -72,7 +73,7 @@ func Open(db kv.DB, author AuthorID, opts ...Option) (*Tree, error) {
 	for _, opt := range opts {
 		opt(&o)
 	}
-	t := &Tree{db: db, author: author, repeats: o.repeats, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}, worked: map[AuthorID]uint64{}}
+	t := &Tree{db: db, author: author, repeats: o.repeats, authors: map[AuthorID]authorInfo{}, sent: map[AuthorID]uint64{}, worked: map[AuthorID]uint64{}, fresh: newFresh()}
 	if author == (AuthorID{}) {
 		return nil, fmt.Errorf("open the tree: no author: %w", ErrInvalidArgument)
 	}

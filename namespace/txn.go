@@ -101,6 +101,10 @@ func (x *txn) slot(dir NodeID, name string) (*slot, error) {
 		return s, nil
 	}
 	s := &slot{}
+	if x.t.fresh.lacksName(dir, name) {
+		x.slots[k] = s
+		return s, nil
+	}
 	v, err := x.tx.Get(slotKey(dir, name))
 	switch {
 	case errors.Is(err, kv.ErrNotFound):
@@ -235,6 +239,7 @@ func (x *txn) flushSlot(k Name, s *slot) error {
 	if len(s.own) == 0 && len(s.aliases) == 0 {
 		return x.delete(slotKey(k.Dir, k.Name))
 	}
+	x.t.fresh.named(k.Dir, k.Name)
 	x.buf = s.append(x.buf[:0])
 	return x.put(slotKey(k.Dir, k.Name), x.buf)
 }

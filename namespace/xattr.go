@@ -33,6 +33,7 @@ func decodeXattr(b []byte) (xattr, error) {
 
 // putXattr sets a register unless a greater op has set it.
 func (x *txn) putXattr(id NodeID, name string, a xattr) error {
+	x.t.fresh.dressed(id)
 	k := xattrKey(id, name)
 	v, err := x.tx.Get(k)
 	switch {
