@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// maxPart is the longest read that opens a part of a block, in bytes: more is not much cheaper than all of it.
-	maxPart = 8 << 10
+	// maxPart is the longest read that opens a part of a block, in bytes: a page of most databases. More is not much
+	// cheaper than all of it.
+	maxPart = 16 << 10
 	// maxAsked is how many blocks of which a part was read are remembered.
 	maxAsked = 256
 )

@@ -43,7 +43,7 @@ func (c *countedParts) Part(ctx context.Context, dst []byte, id chunk.ID, off in
 func TestPartsOfBlocks(t *testing.T) {
 	parts := &countedParts{}
 	r := newRig(t, 1, func(c *Config) {
-		smallBlocks(c)
+		c.BlockLog = 15
 		c.CacheSize = 1 // nodes and blocks leave it at once
 		parts.chunks, parts.sealer = c.Chunks.(*memChunks), c.Sealer
 		c.Parts = parts
