@@ -43,8 +43,8 @@ func newFetcher(r *Replica) *fetcher {
 
 // Fetch gets a chunk from a connected device, verified. One device is asked at
 // first; if it has not answered in the time it usually takes, another as well.
-// Within FetchTimeout, or FetchGrace if everybody connected has said no, it
-// fails with ErrUnavailable, naming whom it asked. The bytes are shared between callers of
+// Within FetchTimeout, or FetchGrace if everybody connected has said no, or at once if the volume has no
+// other device, it fails with ErrUnavailable, naming whom it asked. The bytes are shared between callers of
 // the same chunk and must not be changed. They are not stored: who does it says so with Stored.
 func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
 	return r.fetch(ctx, id, true)
@@ -175,7 +175,7 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 		}
 		if h.open == 0 {
 			left := time.Until(grace)
-			if left <= 0 {
+			if left <= 0 || f.r.isOnly() {
 				return nil, f.unavailable(c.id, h)
 			}
 			wait = min(left, h.pause)
@@ -315,6 +315,14 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// isOnly reports whether the volume has no device but this one.
+func (r *Replica) isOnly() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.control.deviceList()
+	return len(r.sessions) == 0 && len(list) == 1 && list[0].ID == r.self
 }
 
 // Connected returns how many devices are connected.

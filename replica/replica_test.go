@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -258,6 +259,18 @@ func TestFetch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	if _, err := b.Fetch(ctx, chunk.ID{2}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+}
+
+// TestFetchWithoutOthers: where there is no other device, none is waited for.
+func TestFetchWithoutOthers(t *testing.T) {
+	a := newTestNode(t, "a", memNet())
+	a.edit = func(c *Config) { c.FetchTimeout, c.FetchGrace = time.Minute, time.Minute }
+	a.found().start()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := a.Fetch(ctx, chunk.ID{1}); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no other device") {
 		t.Fatal(err)
 	}
 }
