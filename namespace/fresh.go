@@ -48,6 +48,8 @@ func (f *fresh) made(id NodeID, kind Kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.grow()
+	delete(f.bare, id) // what came to nothing may have been something else
+	delete(f.names, id)
 	if kind == KindDir {
 		f.names[id] = map[uint64]struct{}{}
 	} else { // a directory may be shown as one with others, and have theirs

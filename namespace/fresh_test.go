@@ -207,3 +207,17 @@ func (s *site) compare(t *testing.T, names []string) {
 		}
 	}
 }
+
+// TestFreshOfWhatCameToNothing: an ID that a failed update gave a file may be a directory's next.
+func TestFreshOfWhatCameToNothing(t *testing.T) {
+	f, id := newFresh(), NodeID{1}
+	f.made(id, KindFile)
+	f.made(id, KindDir)
+	if f.isBare(id) || !f.lacksName(id, "a") {
+		t.Error("a directory passes for a file")
+	}
+	f.made(id, KindFile)
+	if !f.isBare(id) || f.lacksName(id, "a") {
+		t.Error("a file passes for a directory")
+	}
+}
