@@ -30,7 +30,7 @@ func (s *Store) append(id chunk.ID, hashes, sealed []byte, commits uint64) (adde
 	if err := s.space.take(len(*buf), false); err != nil {
 		return false, false, err
 	}
-	return s.write(*buf, false)
+	return s.write(record{id: id, size: len(sealed), grouped: len(hashes) > 0}, *buf, false)
 }
 
 // heldSince repeats lookup under s.appendMu: another may have put the chunk.
@@ -51,13 +51,9 @@ func (s *Store) heldSince(id chunk.ID, commits uint64) (bool, error) {
 	return has, err
 }
 
-// write appends a record to the active pack and enters it; again says that the index has the chunk in another
-// place. s.appendMu is held.
-func (s *Store) write(rec []byte, again bool) (added, crowded bool, err error) {
-	r, ok := parseRecordHeader(rec, nil)
-	if !ok {
-		return false, false, fmt.Errorf("record of %d bytes: %w", len(rec), ErrSize)
-	}
+// write appends record r, whose bytes are rec, to the active pack and enters it; again says that the index has the
+// chunk in another place. s.appendMu is held.
+func (s *Store) write(r record, rec []byte, again bool) (added, crowded bool, err error) {
 	if err := s.makeRoom(int64(len(rec))); err != nil {
 		return false, false, err
 	}

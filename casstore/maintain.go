@@ -384,6 +384,6 @@ func (s *Store) move(id chunk.ID, sealed []byte, from loc) error {
 	if !s.liesAt(id, from) {
 		return nil
 	}
-	_, _, err := s.write(rec, true)
+	_, _, err := s.write(record{id: id, size: len(sealed), grouped: len(hashes) > 0}, rec, true)
 	return err
 }

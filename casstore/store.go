@@ -352,15 +352,13 @@ func (s *Store) read(dst []byte, id chunk.ID, l loc) ([]byte, error) {
 	}
 	start := len(dst)
 	out := slices.Grow(dst, l.size)[:start+l.size]
-	_, err = p.file.ReadAt(out[start:], l.chunk())
+	err = readFull(p, out[start:], l.chunk())
 	if rerr := s.packs.release(p); err == nil {
 		err = rerr
 	}
 	switch {
-	case errors.Is(err, io.EOF):
-		return dst, fmt.Errorf("pack %d is cut short: %w", l.pack, ErrDamaged)
 	case err != nil:
-		return dst, fmt.Errorf("read pack %d at %d: %w", l.pack, l.off, err)
+		return dst, err
 	case blake3.Sum256(out[start:]) != id:
 		return dst, fmt.Errorf("pack %d at %d: %w", l.pack, l.off, ErrDamaged)
 	}

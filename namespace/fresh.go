@@ -21,7 +21,7 @@ type fresh struct {
 	mu    sync.RWMutex
 	bare  map[NodeID]struct{}            // files without extended attributes
 	names map[NodeID]map[uint64]struct{} // of directories: hashes of names whose slots may be there
-	size  int                            // entries of all maps
+	size  int                            // entries added since the maps were empty
 }
 
 func newFresh() *fresh {
@@ -35,19 +35,17 @@ func (f *fresh) clear() {
 	f.bare, f.names, f.size = map[NodeID]struct{}{}, map[NodeID]map[uint64]struct{}{}, 0
 }
 
-// grow makes room for one more entry; mu is held.
-func (f *fresh) grow() {
-	if f.size >= f.max {
+// grown counts an entry that was added; mu is held.
+func (f *fresh) grown() {
+	if f.size++; f.size > f.max {
 		f.clear()
 	}
-	f.size++
 }
 
 // made notes a node that was just made without extended attributes.
 func (f *fresh) made(id NodeID, kind Kind) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.grow()
 	delete(f.bare, id) // what came to nothing may have been something else
 	delete(f.names, id)
 	if kind == KindDir {
@@ -55,18 +53,16 @@ func (f *fresh) made(id NodeID, kind Kind) {
 	} else { // a directory may be shown as one with others, and have theirs
 		f.bare[id] = struct{}{}
 	}
+	f.grown()
 }
 
 // named notes that a slot is about to be written.
 func (f *fresh) named(dir NodeID, name string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, ok := f.names[dir]; !ok {
-		return
-	}
-	f.grow()
-	if names, ok := f.names[dir]; ok { // else all was forgotten
+	if names, ok := f.names[dir]; ok {
 		names[maphash.String(f.seed, name)] = struct{}{}
+		f.grown()
 	}
 }
 

@@ -101,23 +101,29 @@ func (t *Tree) union(dir NodeID, name string) (u union, err error) {
 		return u, err
 	}
 	for _, d := range u.dirs {
-		s := &slot{}
-		if t.fresh.lacksName(d, name) {
-			u.slots = append(u.slots, s)
-			continue
-		}
-		v, err := t.db.Get(slotKey(d, name))
-		if err == nil {
-			err = decodeSlot(v, s)
-		} else if errors.Is(err, kv.ErrNotFound) {
-			err = nil
-		}
+		s, err := t.readSlot(t.db, d, name)
 		if err != nil {
 			return u, fmt.Errorf("look up in %v: %w", dir, err)
 		}
 		u.slots = append(u.slots, s)
 	}
 	return u, nil
+}
+
+// readSlot returns the record of a slot as r has it, empty if there is none.
+func (t *Tree) readSlot(r kv.Reader, dir NodeID, name string) (*slot, error) {
+	s := &slot{}
+	if t.fresh.lacksName(dir, name) {
+		return s, nil
+	}
+	v, err := r.Get(slotKey(dir, name))
+	if errors.Is(err, kv.ErrNotFound) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, decodeSlot(v, s)
 }
 
 // NodeByIno returns the node whose inode number is ino, or ErrNotExist. If

@@ -100,20 +100,9 @@ func (x *txn) slot(dir NodeID, name string) (*slot, error) {
 	if s, ok := x.slots[k]; ok {
 		return s, nil
 	}
-	s := &slot{}
-	if x.t.fresh.lacksName(dir, name) {
-		x.slots[k] = s
-		return s, nil
-	}
-	v, err := x.tx.Get(slotKey(dir, name))
-	switch {
-	case errors.Is(err, kv.ErrNotFound):
-	case err != nil:
+	s, err := x.t.readSlot(x.tx, dir, name)
+	if err != nil {
 		return nil, fmt.Errorf("read a slot of %v: %w", dir, err)
-	default:
-		if err := decodeSlot(v, s); err != nil {
-			return nil, fmt.Errorf("read a slot of %v: %w", dir, err)
-		}
 	}
 	x.slots[k] = s
 	return s, nil

@@ -17,6 +17,9 @@ type chunkParts struct {
 
 var _ volume.Parts = chunkParts{}
 
+// What the store gives of a chunk's beginning has what opening a part needs: this does not compile otherwise.
+const _ = uint(casstore.PartHead - cipher.PartOffset)
+
 // Part implements volume.Parts.
 func (p chunkParts) Part(ctx context.Context, dst []byte, id chunk.ID, off int) error {
 	return p.store.Part(ctx, id, cipher.PartOffset+off, len(dst), func(part, head []byte, size int) error {
