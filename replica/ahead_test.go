@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/transport"
 )
 
 // slowDown makes each Get of the store take a while.
@@ -132,6 +134,48 @@ func TestFetchAheadFromSeveral(t *testing.T) {
 		}
 	})
 	eventually(t, "b gone", func() bool { return !c.connectedTo(b) })
+}
+
+// neverOpens is a connection that opens no stream before it ends.
+type neverOpens struct {
+	transport.Conn
+	opening chan struct{}
+}
+
+func (c neverOpens) Open(ctx context.Context) (transport.Stream, error) {
+	select {
+	case c.opening <- struct{}{}:
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// Who is asked over a connection that another one replaces before it has a stream says so at once.
+func TestFetchFromReplacedConnection(t *testing.T) {
+	a, b := pair(t)
+	a.Replica.mu.Lock()
+	conn := neverOpens{a.sessions[b.id()].conn, make(chan struct{})}
+	s := newSession(a.Replica, conn, a.sessions[b.id()].hello)
+	a.Replica.mu.Unlock()
+	ended := make(chan error, 1)
+	go func() { ended <- s.run() }()
+	<-conn.opening
+	for range 2 { // before the end and after it
+		got := make(chan answer, 1)
+		s.fetch.reserve(1)
+		s.fetch.ask(t.Context(), chunk.ID{1}, got)
+		s.end("replaced by another connection")
+		select {
+		case w := <-got:
+			if w.err == nil {
+				t.Errorf("answered %q", w.data)
+			}
+		case <-time.After(15 * time.Second):
+			t.Fatal("no answer")
+		}
+	}
+	<-ended
 }
 
 // A slow answer to what nobody waits for is not asked for twice; once somebody waits, it is.

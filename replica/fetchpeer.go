@@ -101,10 +101,8 @@ func (c *fetchClient) tooSlow() {
 	c.slow = true
 }
 
-// run works on the stream until it ends; then every open question is answered
-// with a failure.
+// run works on the stream until it ends, and the session with it.
 func (c *fetchClient) run(st *stream) error {
-	defer c.fail()
 	g, ctx := errgroup.WithContext(c.s.ctx)
 	defer closeOn(ctx, st)()
 	g.Go(func() error { return c.read(st) })
@@ -112,6 +110,7 @@ func (c *fetchClient) run(st *stream) error {
 	return g.Wait()
 }
 
+// fail answers every open question with a failure, and from now on each at once.
 func (c *fetchClient) fail() {
 	defer c.s.r.grantTurns()
 	c.mu.Lock()

@@ -87,8 +87,9 @@ func newSession(r *Replica, conn transport.Conn, hello *peerHello) *session {
 
 // run works until the connection ends and returns why.
 func (s *session) run() error {
-	stop := context.AfterFunc(s.ctx, func() { s.conn.Close() })
-	defer stop()
+	defer context.AfterFunc(s.ctx, func() { s.conn.Close() })()
+	// Chunks may be asked for from the moment the session is known, which may end before its stream is open.
+	defer context.AfterFunc(s.ctx, s.fetch.fail)()
 	if s.conn.Dialed() {
 		s.spawn("log", func() error { return s.openStream(replicapb.Stream_KIND_LOG, s.runLog) })
 		s.spawn("mend", s.mendLoop)
