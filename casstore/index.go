@@ -13,6 +13,7 @@ import (
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/hashtree"
+	"github.com/foreverfs/forever/internal/readaround"
 )
 
 // loc is where a chunk's record lies.
@@ -132,7 +133,7 @@ type index struct {
 func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 	x := &index{}
 	opts := &pebble.Options{
-		FS:                 fs,
+		FS:                 readaround.FS{FS: fs},
 		DisableWAL:         true,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             indexLogger{log},

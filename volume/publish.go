@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,6 +14,10 @@ import (
 // closeDelay is how long content of closed files waits before it enters the tree: what is removed
 // meanwhile, such as a database's journal, never does.
 const closeDelay = 20 * time.Millisecond
+
+// foldDelay is the same for files that are journalled, while nothing else waits and no other mount is connected: sealing
+// them takes a flush of the store, which whoever calls fsync next waits for as well.
+const foldDelay = 200 * time.Millisecond
 
 // closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
 // begins to watch waits until they are.
@@ -102,15 +107,30 @@ func (v *Volume) committer() {
 		case <-v.ctx.Done():
 			return
 		}
-		select {
-		case <-time.After(closeDelay):
-		case <-v.ctx.Done():
-			return
+		for began := time.Now(); ; {
+			select {
+			case <-time.After(closeDelay):
+			case <-v.ctx.Done():
+				return
+			}
+			if time.Since(began) >= foldDelay || !v.mayFoldLater() {
+				break
+			}
 		}
 		if err := v.commitQueue(); err != nil && v.ctx.Err() == nil {
 			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
 	}
+}
+
+// mayFoldLater reports whether all that is queued is journalled, and nobody else is to see it soon.
+func (v *Volume) mayFoldLater() bool {
+	if !v.cfg.Peers.Alone() {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !slices.ContainsFunc(v.ready, func(w waiting) bool { return w.c != nil })
 }
 
 // later wakes ch after d, or never if the volume closes first.

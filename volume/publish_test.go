@@ -77,6 +77,25 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 			t.Error("closed, published, and not in the tree")
 		}
 	})
+	t.Run("later than others", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		_, goOn := closed(r)
+		defer goOn()
+		if !r.mayFoldLater() {
+			t.Error("what is durable and only here is sealed in a hurry")
+		}
+		h := r.create("g")
+		r.write(h, strings.Repeat("soon ", 1000), 0)
+		must(t, h.Flush(ctx))
+		if r.mayFoldLater() {
+			t.Error("what is sealed already waits for what is journalled")
+		}
+	})
+	t.Run("as soon as others while somebody else is connected", func(t *testing.T) {
+		if r, _ := peered(t); r.mayFoldLater() {
+			t.Error("others wait for it")
+		}
+	})
 	t.Run("removed", func(t *testing.T) {
 		r := newRig(t, 1, nil)
 		h, goOn := closed(r)

@@ -12,6 +12,7 @@ import (
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/kv"
+	"github.com/foreverfs/forever/internal/readaround"
 	"github.com/foreverfs/forever/internal/sealedfs"
 	"github.com/foreverfs/forever/replica"
 	"github.com/foreverfs/forever/transport"
@@ -193,11 +194,11 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 
 // openState opens the state; a member's is sealed under its disk key.
 func openState(d *dataDir, k keys, role string) (*kv.Pebble, error) {
-	cfg := kv.PebbleConfig{Dir: d.join(stateName), FS: vfs.Default}
+	var fs vfs.FS = readaround.FS{FS: vfs.Default}
 	if role == RoleMember {
-		cfg.FS = sealedfs.New(vfs.Default, k.disk)
+		fs = sealedfs.New(fs, k.disk)
 	}
-	return kv.OpenPebble(cfg)
+	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs})
 }
 
 // tcp makes the transport between devices.
