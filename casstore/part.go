@@ -21,8 +21,8 @@ const (
 // partBufs holds memory for what Part reads.
 var partBufs = sync.Pool{New: func() any { return new([]byte) }}
 
-// Part calls fn with the bytes of chunk id from off to off+n, verified by the hashes of the chunk's groups without
-// reading the rest of it; with the first PartHead bytes of the chunk, which are NOT verified; and with the length of the chunk. The
+// Part calls fn with the bytes of chunk id from off to off+n, with the first PartHead bytes of the chunk, both verified by the
+// hashes of the chunk's groups without reading the rest of it, and with the length of the chunk. The
 // bytes are valid until fn returns. ErrWhole says that this part can't be read by itself: the chunk is to be read whole,
 // and so it is after any other error, which Get will explain.
 func (s *Store) Part(ctx context.Context, id chunk.ID, off, n int, fn func(part, head []byte, size int) error) error {
@@ -34,43 +34,60 @@ func (s *Store) Part(ctx context.Context, id chunk.ID, off, n int, fn func(part,
 		return err
 	}
 	first, last := off/hashtree.GroupSize, (off+n-1)/hashtree.GroupSize
-	if !l.grouped || off < 0 || n <= 0 || n > l.size || off > l.size-n || last-first >= maxPartGroups {
+	if !l.grouped || off < 0 || n <= 0 || n > l.size || off > l.size-n || last-first >= maxPartGroups || l.size <= hashtree.GroupSize {
 		return fmt.Errorf("read a part of chunk %v: %w", id, ErrWhole)
 	}
 	from := first * hashtree.GroupSize
 	buf := partBufs.Get().(*[]byte)
 	defer partBufs.Put(buf)
-	front, groups, err := s.readPart(buf, l, from, min((last+1)*hashtree.GroupSize, l.size))
+	read, err := s.readPart(buf, l, from, min((last+1)*hashtree.GroupSize, l.size))
 	if err != nil {
 		return fmt.Errorf("read a part of chunk %v: %w", id, err)
 	}
-	hashes, head := front[:len(front)-PartHead], front[len(front)-PartHead:]
-	if hashtree.Root(hashes) != id || !fits(hashes, groups, first) {
+	if !read.belongsTo(id, first) {
 		return fmt.Errorf("part of a chunk in pack %d at %d: %w", l.pack, l.off, ErrDamaged)
 	}
-	return fn(groups[off-from:][:n], head, l.size)
+	return fn(read.groups[off-from:][:n], read.begin[:PartHead], l.size)
 }
 
-// readPart returns the hashes of the groups of the chunk at l together with the head of the chunk, and the bytes of the
-// chunk from one offset to another. They lie in *buf, which grows as needed.
-func (s *Store) readPart(buf *[]byte, l loc, from, to int) (front, groups []byte, err error) {
+// partRead is what Part reads of a chunk.
+type partRead struct {
+	hashes []byte // of all groups
+	begin  []byte // the first group
+	groups []byte // those with the part
+}
+
+// belongsTo reports whether everything is of the chunk id, and groups begin with that of the index first.
+func (r partRead) belongsTo(id chunk.ID, first int) bool {
+	return hashtree.Root(r.hashes) == id && fits(r.hashes, r.groups, first) && (first == 0 || fits(r.hashes, r.begin, 0))
+}
+
+// readPart reads the bytes of the chunk at l from one offset to another, which lie between groups. The result lies in
+// *buf, which grows as needed.
+func (s *Store) readPart(buf *[]byte, l loc, from, to int) (r partRead, err error) {
 	p, err := s.packs.acquire(l.pack)
 	if err != nil {
-		return nil, nil, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, s.packs.release(p)) }()
-	off, length := l.hashes()
-	length += PartHead
-	if need := length + to - from; cap(*buf) < need {
+	off, hashes := l.hashes()
+	front := hashes + hashtree.GroupSize
+	// What is between is not worth a read of its own.
+	apart := max(0, from-hashtree.GroupSize)
+	if need := hashes + to - apart; cap(*buf) < need {
 		*buf = make([]byte, need)
 	}
-	front, groups = (*buf)[:length], (*buf)[length:][:to-from]
-	// The disk is to be at both at a time. It is a hint: pebble gives an error even where there was none.
-	_ = p.file.Prefetch(off, int64(length))
-	if err = readFull(p, groups, l.chunk()+int64(from)); err != nil {
-		return nil, nil, err
+	b := (*buf)[:hashes+to-apart]
+	r = partRead{hashes: b[:hashes], begin: b[hashes:front], groups: b[hashes+from-apart:]}
+	if apart == 0 {
+		return r, readFull(p, b, off)
 	}
-	return front, groups, readFull(p, front, off)
+	// The disk is to be at both at a time. It is a hint: pebble gives an error even where there was none.
+	_ = p.file.Prefetch(off, int64(front))
+	if err = readFull(p, r.groups, l.chunk()+int64(from)); err != nil {
+		return r, err
+	}
+	return r, readFull(p, b[:front], off)
 }
 
 // readFull fills b from a pack.

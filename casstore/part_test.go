@@ -113,12 +113,15 @@ func TestPartOfDamaged(t *testing.T) {
 		if !front {
 			from, to = to, len(raw)
 		}
+		if rapid.Bool().Draw(rt, "near the beginning of the chunk") {
+			from, to = max(from, len(raw)-len(data)-200), min(to, len(raw)-len(data)+PartHead)
+		}
 		at := rapid.IntRange(from, to-1).Draw(rt, "byte")
 		raw[at] ^= 1 << rapid.IntRange(0, 7).Draw(rt, "bit")
 		off := rapid.IntRange(0, len(data)-100).Draw(rt, "off")
-		err = s.Part(bg, id, off, 100, func(part, _ []byte, _ int) error {
-			if !bytes.Equal(part, data[off:off+100]) {
-				rt.Errorf("wrong bytes at %d", off)
+		err = s.Part(bg, id, off, 100, func(part, head []byte, _ int) error {
+			if !bytes.Equal(part, data[off:off+100]) || !bytes.Equal(head, data[:PartHead]) {
+				rt.Errorf("wrong bytes at %d or at the beginning", off)
 			}
 			return nil
 		})
@@ -172,6 +175,10 @@ func TestOldPack(t *testing.T) {
 	for i := range n {
 		put(t, s, i)
 	}
+	large := random(70000)
+	if added, _, err := s.append(blake3.Sum256(large), nil, large, 0); err != nil || !added { // as that version did
+		t.Fatal(err)
+	}
 	if err := s.Sync(bg); err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +197,9 @@ func TestOldPack(t *testing.T) {
 	size := len(raw)
 	for range 2 {
 		s = open()
+		if err := wantWhole(s, large); err != nil {
+			t.Fatal(err)
+		}
 		wantHeld(t, s, seq(n)...)
 		data := random(50000)
 		if _, _, err := s.Add(bg, data); err != nil {
@@ -206,6 +216,19 @@ func TestOldPack(t *testing.T) {
 	if _, err := disk.Stat("store/" + packName(3)); err == nil {
 		t.Error("the new pack was not continued")
 	}
+}
+
+// wantWhole checks a chunk that can only be read whole.
+func wantWhole(s *Store, data []byte) error {
+	id := chunk.ID(blake3.Sum256(data))
+	got, err := s.Get(bg, nil, id)
+	if err != nil || !bytes.Equal(got, data) {
+		return fmt.Errorf("got %d of %d bytes: %w", len(got), len(data), err)
+	}
+	if err := s.Part(bg, id, 20000, 1000, noPart); !errors.Is(err, ErrWhole) {
+		return fmt.Errorf("part: %w, want ErrWhole", err)
+	}
+	return nil
 }
 
 // setMeta writes what a closed index says about itself.

@@ -21,10 +21,9 @@ const PartOffset = headerSize + prefixSize
 // OpenPart appends to dst the plaintext from byte off on whose sealed bytes are part. head is at least
 // the first PartOffset bytes of the chunk, size the length of the whole chunk.
 //
-// The caller has checked that part belongs to the chunk's ID. The head may be damaged: it names the key, and under
-// another key the frame does not begin as it must, with two equal lengths that fit the size (61 bits that a
-// wrong key would have to hit, and whoever has no key can't try). On error the result is dst; errors wrap ErrCompressed,
-// ErrUnknownEpoch or ErrDamaged.
+// The caller has checked that part and head belong to the chunk's ID: the head has the synthetic IV, so under that of another
+// chunk the part would open as something else, and nothing here would notice. On error the result is dst; errors wrap
+// ErrCompressed, ErrUnknownEpoch or ErrDamaged.
 func (k *Keyring) OpenPart(dst, part, head []byte, size, off int) ([]byte, error) {
 	plain, err := k.load().openPart(dst, part, head, size, off)
 	if err != nil {

@@ -15,11 +15,14 @@ import (
 
 const (
 	// GroupSize is the length of a group in bytes; the last may be shorter. It is what the fastest processors
-	// hash at once.
-	GroupSize = guts.MaxSIMD * guts.ChunkSize
+	// hash at once. What is stored depends on it.
+	GroupSize = 16 << 10
 	// HashSize is the length of a group's hash in bytes.
 	HashSize = 32
 )
+
+// The library hashes one group at once: this does not compile otherwise.
+var _ [guts.MaxSIMD * guts.ChunkSize]byte = [GroupSize]byte{}
 
 // Groups returns how many groups size bytes have.
 func Groups(size int) int { return (size + GroupSize - 1) / GroupSize }

@@ -44,7 +44,7 @@ type file struct {
 // ReadAt implements vfs.File.
 func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	first, last := off/window, (off+int64(len(p))-1)/window
-	for w := first; w <= last && w < maxWindows; w++ {
+	for w := first; off >= 0 && w <= last && w < maxWindows; w++ { // a damaged table may ask for anything
 		word, bit := &f.asked[w/64], uint64(1)<<(w%64)
 		if word.Load()&bit == 0 && word.Or(bit)&bit == 0 {
 			_ = f.Prefetch(w*window, window) // a hint

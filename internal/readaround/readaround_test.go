@@ -91,12 +91,12 @@ func TestEachWindowIsAskedForOnce(t *testing.T) {
 	}
 }
 
-// A table that has more windows than are remembered is read as usual behind them.
-func TestVeryLongTable(t *testing.T) {
+// A table that has more windows than are remembered is read as usual behind them, and so is what is in front of it.
+func TestBeyondWindows(t *testing.T) {
 	var asked []int64
 	f := &file{File: notingFile{endless{}, &asked}}
 	b := make([]byte, 10)
-	for _, w := range []int64{maxWindows - 1, maxWindows, 1 << 40} {
+	for _, w := range []int64{maxWindows - 1, maxWindows, 1 << 40, -1, -maxWindows} {
 		if _, err := f.ReadAt(b, w*window); err != nil {
 			t.Fatal(err)
 		}
