@@ -46,7 +46,8 @@ func (v *Volume) Copy(ctx context.Context, src *Handle, from int64, dst *Handle,
 }
 
 func (v *Volume) copyRange(ctx context.Context, src *inode, from int64, dst *inode, to, n int64) (done int64, err error) {
-	if n < 1<<chunk.MinBlockLog && !v.isStored(src) { // no block: not worth a flush
+	const least = 1 << chunk.MinBlockLog
+	if n < least && ((from|to)%least != 0 || !v.isStored(src)) { // no block: not worth a flush
 		return v.copyPlain(ctx, dst, to, n, func(p []byte) (int, error) { return v.readAt(ctx, src, p, from, false) })
 	}
 	version, err := v.storedNow(ctx, src)

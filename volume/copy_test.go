@@ -69,3 +69,38 @@ func TestCopyOfStoredSmallFile(t *testing.T) {
 		t.Errorf("part has %d bytes", len(got))
 	}
 }
+
+// TestCopyOfSmallPieces: small files that are put together are not stored again with each that comes.
+func TestCopyOfSmallPieces(t *testing.T) {
+	sealer := &countingSealer{}
+	r := newRig(t, 1, func(c *Config) {
+		sealer.Sealer = c.Sealer
+		c.Sealer = sealer
+	})
+	ctx := context.Background()
+	piece := strings.Repeat("piece, ", 100)
+	src := r.create("src")
+	r.write(src, piece, 0)
+	must(t, src.Flush(ctx))
+	src.Release()
+	r.sync()
+	src = r.open("src", syscall.O_RDONLY)
+	defer src.Release()
+	dst := r.create("dst")
+	defer dst.Release()
+	sealer.sealed.Store(0)
+	const n = 50
+	for i := range int64(n) {
+		if got, err := r.Copy(ctx, src, 0, dst, i*int64(len(piece)), int64(len(piece))); err != nil || got != int64(len(piece)) {
+			t.Fatalf("%d bytes copied: %v", got, err)
+		}
+	}
+	must(t, dst.Flush(ctx))
+	r.sync()
+	if s := sealer.sealed.Load(); s > 5 {
+		t.Errorf("%d chunks were sealed for one block", s)
+	}
+	if got := r.content("dst"); got != strings.Repeat(piece, n) {
+		t.Errorf("%d bytes", len(got))
+	}
+}

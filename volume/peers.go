@@ -297,7 +297,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 // included, and returns how many batches that has. With vector it also returns
 // how many batches of every author are applied.
 func (v *Volume) Publish(ctx context.Context, vector bool) (seq uint64, applied map[namespace.AuthorID]uint64, err error) {
-	if err := v.commitQueue(); err != nil {
+	if err := v.commitAll(); err != nil {
 		return 0, nil, err
 	}
 	if seq, err = v.cutBatch(); err == nil && vector {

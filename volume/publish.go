@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -15,8 +16,8 @@ import (
 // meanwhile, such as a database's journal, never does.
 const closeDelay = 20 * time.Millisecond
 
-// foldDelay is the same for files that are journalled, while nothing else waits and no other mount is connected: sealing
-// them takes a flush of the store, which whoever calls fsync next waits for as well.
+// foldDelay is the same for files that are journalled, while nothing else waits and no other mount is to be kept in step
+// with: sealing them takes a flush of the store, which whoever calls fsync next waits for as well.
 const foldDelay = 200 * time.Millisecond
 
 // closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
@@ -117,7 +118,7 @@ func (v *Volume) committer() {
 				break
 			}
 		}
-		if err := v.commitQueue(); err != nil && v.ctx.Err() == nil {
+		if err := v.commitAll(); err != nil && v.ctx.Err() == nil {
 			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
 	}
@@ -146,19 +147,28 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 
 // commitQueue enters all queued candidates. On return none that was queued before is
 // still under way elsewhere. The publisher queues again what cannot be entered.
-func (v *Volume) commitQueue() error {
+func (v *Volume) commitQueue() error { return v.commitQueued(false) }
+
+// commitAll is commitQueue with what could not be entered before.
+func (v *Volume) commitAll() error { return v.commitQueued(true) }
+
+func (v *Volume) commitQueued(again bool) error {
 	v.queueMu.Lock()
 	defer v.queueMu.Unlock()
 	v.mu.Lock()
 	list := v.ready
 	v.ready = nil
+	if again {
+		list = slices.AppendSeq(list, maps.Values(v.failed))
+		clear(v.failed)
+	}
 	v.mu.Unlock()
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	var errs []error
 	for _, w := range list {
 		if w.c == nil {
-			g.Go(func() error { return v.settle(v.ctx, w.in) })
+			g.Go(func() error { return v.tried(w, v.settle(v.ctx, w.in)) })
 			continue
 		}
 		w.in.fold.Lock()
@@ -166,11 +176,22 @@ func (v *Volume) commitQueue() error {
 		current := w.in.ready == w.c // else a newer one has its own place in the queue
 		w.in.mu.RUnlock()
 		if current {
-			errs = append(errs, v.commitReady(w.in))
+			errs = append(errs, v.tried(w, v.commitReady(w.in)))
 		}
 		w.in.fold.Unlock()
 	}
 	return errors.Join(append(errs, g.Wait())...)
+}
+
+// tried notes what came of a file in the queue: one that failed is no trouble of the next close, but whoever is to see
+// everything that was closed still waits for it.
+func (v *Volume) tried(w waiting, err error) error {
+	if err != nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.failed[w.in] = w
+	}
+	return err
 }
 
 // settle brings a closed file's content into the tree now, before an
@@ -354,7 +375,7 @@ func (v *Volume) SyncAll(ctx context.Context) error {
 		}
 		v.release(in)
 	}
-	errs = append(errs, v.commitQueue())
+	errs = append(errs, v.commitAll())
 	_, err := v.cutBatch()
 	errs = append(errs, err, v.cfg.State.Sync())
 	return errors.Join(errs...)

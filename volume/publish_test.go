@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/foreverfs/forever/chunk"
+	"github.com/foreverfs/forever/internal/kv"
 )
 
 // TestPublishedAnIntervalAfterTheFirstChange: a file that is opened, written and closed within the interval
@@ -131,6 +133,43 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 		must(t, r.Rename(ctx, RootIno, "f", RootIno, "g", 0))
 		if inTree(r, h) != 8000 {
 			t.Error("the rename overtook the content")
+		}
+	})
+	t.Run("published when the store is full, and again", func(t *testing.T) {
+		r := newRig(t, 1, nil)
+		h := r.create("f")
+		r.write(h, strings.Repeat("durable ", 1000), 0)
+		must(t, h.Fsync(ctx))
+		r.chunks.fail(syscall.ENOSPC, nil)
+		must(t, h.Flush(ctx))
+		for range 2 {
+			if _, _, err := r.Publish(ctx, false); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("published what is not in the tree: %v", err)
+			}
+		}
+		must(t, r.commitQueue()) // as the close of another file does
+		r.chunks.fail(nil, nil)
+		_, _, err := r.Publish(ctx, false)
+		must(t, err)
+		if inTree(r, h) != 8000 {
+			t.Error("closed, published, and not in the tree")
+		}
+	})
+	t.Run("given another time", func(t *testing.T) {
+		state, chunks := kv.NewMem(), newMemChunks()
+		r := startRig(t, 1, state, chunks, nil)
+		h, goOn := closed(r)
+		defer goOn()
+		h.Release()
+		_, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetMtime, Mtime: 12345})
+		must(t, err)
+		must(t, r.FsyncDir(ctx, RootIno))
+		r.Volume.stop() // and nothing else, as if killed
+		r = startRig(t, 1, state, chunks, nil)
+		a, err := r.Lookup(ctx, RootIno, "f")
+		must(t, err)
+		if a.Mtime != 12345 || a.Size != 8000 {
+			t.Errorf("modified at %d, %d bytes after a crash", a.Mtime, a.Size)
 		}
 	})
 	t.Run("watched", func(t *testing.T) {

@@ -392,6 +392,12 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 				return err
 			}
 		}
+		if s.Valid&(SetMtime|SetMtimeNow) != 0 && in.closedAt() != 0 {
+			// After a crash the journal, which has the time of the write, would enter the content behind this op.
+			if err := v.settle(ctx, in); err != nil {
+				v.log.Warn("cannot seal a closed file yet; a crash could undo the time it is given", "inode", in.ino, "error", err)
+			}
+		}
 		if err := v.setAttr(in, s); err != nil {
 			return err
 		}

@@ -37,6 +37,7 @@ type Volume struct {
 	kernel  map[uint64]knownInode // what the kernel knows
 	changed map[*inode]struct{}   // content not yet in the tree
 	ready   []waiting             // candidates waiting to enter the tree
+	failed  map[*inode]waiting    // those that could not
 
 	notifyMu sync.Mutex
 	notifier Notifier
@@ -70,6 +71,7 @@ func Open(cfg Config) (*Volume, error) {
 		inodes:  map[uint64]*inode{},
 		kernel:  map[uint64]knownInode{},
 		changed: map[*inode]struct{}{},
+		failed:  map[*inode]waiting{},
 		seals:   make(chan sealJob, 4*runtime.GOMAXPROCS(0)),
 		commit:  make(chan struct{}, 1),
 		batch:   make(chan struct{}, 1),
