@@ -150,7 +150,13 @@ func (s *Store) syncPack(number uint32) error {
 	if err != nil {
 		return fmt.Errorf("open pack %d: %w", number, err)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+	err = f.Sync()
+	if err == nil {
+		// If a flush failed in the last run, the kernel has taken what was to be written for written, and this one succeeds
+		// (fsyncgate). So what is verified next must come from the disk.
+		err = uncache(f, 0, 0)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("flush pack %d: %w", number, err)
 	}
 	return nil

@@ -38,9 +38,14 @@ func (s *Store) Uncache(first, last chunk.ID) error {
 	if err != nil {
 		return err
 	}
-	if fd := p.file.Fd(); fd != vfs.InvalidFd {
-		begin := max(0, from.off-uncacheBefore)
-		err = unix.Fadvise(int(fd), begin, to.off-begin, unix.FADV_DONTNEED)
+	begin := max(0, from.off-uncacheBefore)
+	return errors.Join(uncache(p.file, begin, to.off-begin), s.packs.release(p))
+}
+
+// uncache tells the kernel to drop n bytes of a file from its page cache, or all from off on if n is 0.
+func uncache(f vfs.File, off, n int64) error {
+	if fd := f.Fd(); fd != vfs.InvalidFd {
+		return unix.Fadvise(int(fd), off, n, unix.FADV_DONTNEED)
 	}
-	return errors.Join(err, s.packs.release(p))
+	return nil
 }

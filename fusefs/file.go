@@ -15,7 +15,7 @@ import (
 // openFile is an open regular file.
 type openFile struct {
 	*volume.Handle
-	// bare is the value of Server.privileges plus one when a write through this handle
+	// bare is the value of notes.privileges plus one when a write through this handle
 	// last saw to it that the file has no capabilities.
 	bare atomic.Uint64
 }
@@ -45,7 +45,7 @@ func (c *call) open(r *fuse.OpenRequest) error {
 // openReply says what the kernel may do with a new handle.
 func (s *Server) openReply(h *volume.Handle, flags int) fuse.OpenResponseFlags {
 	var f fuse.OpenResponseFlags
-	if h.KeepCache() {
+	if h.KeepCache() && s.notes.mayKeep(h.Ino()) { // the open that was told to drop them may not have done so yet
 		f |= fuse.OpenKeepCache
 	}
 	if flags&syscall.O_ACCMODE == syscall.O_RDONLY && !s.vol.Locking() { // any close gives up the process's locks
@@ -146,7 +146,11 @@ func (c *call) write(r *fuse.WriteRequest) error {
 	if err := c.beforeWrite(f, r.Flags&fuse.WriteKillSUIDGID != 0); err != nil {
 		return err
 	}
-	n, err := f.Write(c.ctx, r.Data, r.Offset)
+	write := f.Write
+	if r.FileFlags&fuse.OpenAppend != 0 && r.Flags&fuse.WriteCache == 0 { // not from a mapping
+		write = f.Append
+	}
+	n, err := write(c.ctx, r.Data, r.Offset)
 	if err != nil {
 		return err
 	}
@@ -162,7 +166,7 @@ func (c *call) beforeWrite(f *openFile, setID bool) error {
 	}
 	// Capabilities go whoever writes. They are rare, so they are looked for once for
 	// each handle, and again only after somebody gave some file capabilities.
-	seen := c.s.privileges.Load() + 1
+	seen := c.s.notes.privileges.Load() + 1
 	if f.bare.Load() == seen {
 		return nil
 	}

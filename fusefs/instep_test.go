@@ -2,7 +2,9 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -197,5 +199,64 @@ func TestSettleAfterTheEnd(t *testing.T) {
 	n.Settle(false, func() { done = true })
 	if !done {
 		t.Error("who waits for a kernel that has gone waits for ever")
+	}
+}
+
+// watchedPeers are others who may watch everything and answer at once.
+type watchedPeers struct {
+	slowPeers
+	watched atomic.Bool
+}
+
+func (p *watchedPeers) Watched([]namespace.Watched) bool { return p.watched.Load() }
+
+// TestWaitingForAClose: requests that have to wait until a file, whose close waits for the network, is in the tree, keep nobody
+// from being answered.
+func TestWaitingForAClose(t *testing.T) {
+	peers := &watchedPeers{}
+	peers.covered.Store(true)
+	var chmods atomic.Int32
+	r := newVolume(t, nil, func(c *volume.Config) { c.Peers = peers })
+	r.mount(nil, func(s *Server) {
+		s.observe = func(req fuse.Request) {
+			if r, ok := req.(*fuse.SetattrRequest); ok && r.Valid.Mode() {
+				chmods.Add(1)
+			}
+		}
+	})
+	for _, name := range []string{"a", "b", "c"} {
+		r.write(name, "x")
+	}
+	data := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+	must(t, os.WriteFile(r.path("far"), data, 0o644))
+	must(t, r.vol.SyncAll(context.Background()))
+	f, err := os.OpenFile(r.path("far"), os.O_WRONLY, 0)
+	must(t, err)
+	g, err := os.OpenFile(r.path("far"), os.O_WRONLY, 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte("abc"), 70000)
+	must(t, errors.Join(err, f.Close())) // in the queue
+	release := r.chunks.holdUp()
+	_, err = g.WriteAt([]byte("abc"), 1<<20+5)
+	must(t, err)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer release()
+	wg.Go(func() { _ = g.Close() })
+	until(t, "the close waits", func() bool { return r.chunks.held.Load() > 0 })
+	peers.watched.Store(true)
+	for _, name := range []string{"a", "b", "c"} {
+		wg.Go(func() { _ = os.Chmod(r.path(name), 0o600) })
+	}
+	until(t, "two wait", func() bool { return chmods.Load() >= 2 })
+	for range 20 {
+		answered := make(chan struct{})
+		wg.Go(func() { _, _ = os.Lstat(r.path("nothing of the kind")); close(answered) })
+		select {
+		case <-answered:
+		case <-time.After(5 * time.Second):
+			t.Fatal("the mount is frozen")
+		}
 	}
 }

@@ -15,6 +15,9 @@ import (
 // notes gathers what the kernel must be told of changes from elsewhere, and tells
 // it. What has not been told yet is kept once however often it changes.
 type notes struct {
+	// privileges counts changes of security.capability, and whatever others changed, so that writers look again.
+	privileges atomic.Uint64
+
 	// changes counts invalidations. It is moved with replying held, before the
 	// kernel is told: a reply that began before is either written by
 	// then, and overtaken by the notification, or says that it is not to be kept.
@@ -102,6 +105,7 @@ func newNotes() *notes {
 
 // InvalidateAttr has the kernel ask again for the attributes of an inode.
 func (n *notes) InvalidateAttr(ino uint64) {
+	n.privileges.Add(1)
 	n.mu.Lock()
 	n.quick.addInode(ino)
 	n.mu.Unlock()
@@ -321,14 +325,26 @@ func (n *notes) tellSlow(s *Server) {
 	}
 }
 
+// drops reports whether the kernel is still to drop pages of a file; n.mu is held.
+func (n *notes) drops(ino uint64) bool {
+	_, asked := n.slow.inodes[ino]
+	_, now := n.dropping[ino]
+	return asked || now
+}
+
+// mayKeep reports whether the pages that the kernel has of a file may be right.
+func (n *notes) mayKeep(ino uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.drops(ino)
+}
+
 // pagesDropped returns when the kernel has no page of a file any more that it had been asked to
 // drop before, or when ctx ends. That waits for requests under way; nobody may
 // wait for the caller in turn.
 func (n *notes) pagesDropped(ctx context.Context, ino uint64) error {
 	n.mu.Lock()
-	_, asked := n.slow.inodes[ino]
-	_, now := n.dropping[ino]
-	if n.stopped || !asked && !now {
+	if n.stopped || !n.drops(ino) {
 		n.mu.Unlock()
 		return nil
 	}

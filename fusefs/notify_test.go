@@ -207,3 +207,12 @@ func TestCreateOfNameTakenElsewhere(t *testing.T) {
 		t.Errorf("got %q, %v", b, err)
 	}
 }
+
+// TestPagesToBeDroppedAreNotKept: whoever opens a file before the kernel has dropped what is wrong is not to keep it.
+func TestPagesToBeDroppedAreNotKept(t *testing.T) {
+	n := newNotes() // which tells nobody yet
+	n.InvalidateContent(5)
+	if n.mayKeep(5) || !n.mayKeep(6) {
+		t.Errorf("to be dropped are kept: %t, others: %t", n.mayKeep(5), n.mayKeep(6))
+	}
+}

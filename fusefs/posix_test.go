@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -417,4 +418,112 @@ func testStatfs(t *testing.T, r *rig) {
 	must(t, err)
 	defer d.Close()
 	must(t, d.Sync())
+}
+
+// TestRemoveWhileListing: a program that removes what it has just listed, and then lists on, gets every name once.
+func TestRemoveWhileListing(t *testing.T) {
+	r := mount(t, nil)
+	for _, c := range []struct{ buffer, length int }{{4096, 10}, {32768, 60}, {4096, 200}, {32768, 200}} {
+		dir := r.path(fmt.Sprintf("d%d-%d", c.buffer, c.length))
+		must(t, os.Mkdir(dir, 0o755))
+		const n = 2000
+		for i := range n {
+			must(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%0*d", c.length, i)), nil, 0o644))
+		}
+		d, err := os.Open(dir)
+		must(t, err)
+		defer d.Close()
+		buf := make([]byte, c.buffer)
+		removed := 0
+		for {
+			size, err := unix.Getdents(int(d.Fd()), buf)
+			must(t, err)
+			if size == 0 {
+				break
+			}
+			_, _, names := unix.ParseDirent(buf[:size], -1, nil)
+			for _, name := range names {
+				must(t, os.Remove(filepath.Join(dir, name)))
+				removed++
+			}
+		}
+		if removed != n {
+			t.Errorf("names of %d bytes, buffer of %d: %d of %d were listed", c.length, c.buffer, removed, n)
+		}
+	}
+}
+
+// TestChangeTimeStays: the time of a change does not move when the change enters the tree, nor does the time that a file is given become it.
+func TestChangeTimeStays(t *testing.T) {
+	r := mount(t, nil)
+	changed := func(f *os.File) time.Time {
+		t.Helper()
+		var st unix.Statx_t
+		must(t, unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_CTIME, &st))
+		return time.Unix(st.Ctime.Sec, int64(st.Ctime.Nsec))
+	}
+	for _, size := range []int{10, 100_000} {
+		f, err := os.Create(r.path("f"))
+		must(t, err)
+		_, err = f.Write(make([]byte, size))
+		must(t, err)
+		wrote := changed(f)
+		must(t, r.vol.SyncAll(t.Context()))
+		if got := changed(f); !got.Equal(wrote) {
+			t.Errorf("%d bytes: changed at %v, in the tree at %v", size, wrote, got)
+		}
+		_, err = f.Write(make([]byte, size))
+		must(t, err)
+		must(t, f.Chmod(0o600))
+		mode := changed(f)
+		must(t, r.vol.SyncAll(t.Context()))
+		if got := changed(f); !got.Equal(mode) {
+			t.Errorf("%d bytes: mode changed at %v, in the tree at %v", size, mode, got)
+		}
+		_, err = f.Write(make([]byte, size))
+		must(t, err)
+		must(t, os.Chtimes(r.path("f"), time.Time{}, time.Now().Add(time.Hour)))
+		if got := changed(f); got.After(time.Now().Add(time.Minute)) {
+			t.Errorf("%d bytes: the time it was given counts as that of the change", size)
+		}
+		must(t, f.Close())
+	}
+}
+
+// TestXattrNames: names that are nothing but a prefix are refused, and those for root are not shown to others.
+func TestXattrNames(t *testing.T) {
+	r := mount(t, func(c *Config) { c.AllowOther = true })
+	r.write("f", "")
+	for _, prefix := range keptXattrs {
+		if err := unix.Setxattr(r.path("f"), prefix, []byte("x"), 0); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("%s: %v, want EINVAL", prefix, err)
+		}
+	}
+	must(t, unix.Setxattr(r.path("f"), "trusted.a", []byte("x"), 0))
+	must(t, unix.Setxattr(r.path("f"), "user.a", []byte("x"), 0))
+	f, err := os.Open(r.path("f"))
+	must(t, err)
+	defer f.Close()
+	list := func() string {
+		b := make([]byte, 100)
+		n, err := unix.Flistxattr(int(f.Fd()), b)
+		if err != nil {
+			return err.Error()
+		}
+		return string(b[:n])
+	}
+	if got := list(); got != "trusted.a\x00user.a\x00" {
+		t.Errorf("root sees %q", got)
+	}
+	done := make(chan string)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with its user
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)); errno != 0 {
+			t.Error(errno)
+		}
+		done <- list()
+	}()
+	if got := <-done; got != "user.a\x00" {
+		t.Errorf("another user sees %q", got)
+	}
 }

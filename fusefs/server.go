@@ -80,8 +80,6 @@ type Server struct {
 	workers sync.WaitGroup
 	idle    atomic.Int32 // workers that wait for a request, or are about to
 
-	// privileges counts changes of security.capability, so that writers look again.
-	privileges atomic.Uint64
 
 	callMu sync.Mutex
 	calls  map[fuse.RequestID]*waiter // requests that an interrupt can reach

@@ -309,3 +309,60 @@ func TestNames(t *testing.T) {
 	r.write("f", "")
 	wantErr(t, os.Link(r.path("f"), out), syscall.EXDEV)
 }
+
+// TestAppendAfterAnotherMount: what is appended goes behind what another mount has appended meanwhile, though the kernel takes
+// the file to be as long as it was, and reads as it is.
+func TestAppendAfterAnotherMount(t *testing.T) {
+	a := mount(t, nil)
+	b := newVolume(t, a.chunks)
+	b.mount(nil)
+	a.write("log", "one\n")
+	a.give(b)
+	f, err := os.OpenFile(b.path("log"), os.O_RDWR|os.O_APPEND, 0)
+	must(t, err)
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() != 4 { // the kernel knows it
+		t.Fatal(st, err)
+	}
+	g, err := os.OpenFile(a.path("log"), os.O_WRONLY|os.O_APPEND, 0)
+	must(t, err)
+	_, err = g.WriteString("two\n")
+	must(t, errors.Join(err, g.Close()))
+	a.give(b)
+	for _, line := range []string{"three\n", "four\n"} {
+		_, err = f.WriteString(line)
+		must(t, err)
+	}
+	until(t, "all lines", func() bool { return b.read("log") == "one\ntwo\nthree\nfour\n" })
+	must(t, f.Close())
+	b.give(a)
+	if got := a.read("log"); got != "one\ntwo\nthree\nfour\n" {
+		t.Errorf("the other mount reads %q", got)
+	}
+}
+
+// TestCapabilitiesFromAnotherMount: those that a file was given on another mount go when this one writes to it, though it has
+// written through the same handle before.
+func TestCapabilitiesFromAnotherMount(t *testing.T) {
+	a := mount(t, nil)
+	b := newVolume(t, a.chunks)
+	b.mount(nil)
+	a.write("f", "one\n")
+	a.give(b)
+	f, err := os.OpenFile(b.path("f"), os.O_RDWR, 0)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString("x")
+	must(t, err)
+	b.give(a)
+	const name = "security.capability"
+	must(t, unix.Setxattr(a.path("f"), name, []byte("\x01\x00\x00\x02\x00\x20"+strings.Repeat("\x00", 14)), 0))
+	a.give(b)
+	_, err = unix.Getxattr(b.path("f"), name, make([]byte, 100))
+	must(t, err)
+	_, err = f.WriteString("y")
+	must(t, err)
+	if _, err = unix.Getxattr(b.path("f"), name, make([]byte, 100)); !errors.Is(err, syscall.ENODATA) {
+		t.Errorf("capabilities after a write: %v, want ENODATA", err)
+	}
+}

@@ -41,6 +41,9 @@ func (c *call) listxattr(r *fuse.ListxattrRequest) error {
 	if err != nil {
 		return err
 	}
+	if c.hdr.Uid != 0 { // as other file systems do
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "trusted.") })
+	}
 	var list fuse.ListxattrResponse
 	list.Append(names...)
 	if r.Size != 0 && len(list.Xattr) > int(r.Size) {
@@ -53,12 +56,15 @@ func (c *call) setxattr(r *fuse.SetxattrRequest) error {
 	if !keepsXattr(r.Name) {
 		return syscall.EOPNOTSUPP
 	}
+	if slices.Contains(keptXattrs, r.Name) { // nothing behind the prefix
+		return syscall.EINVAL
+	}
 	// The value lies in the request's buffer, which is used again.
 	if err := c.s.vol.Setxattr(c.ctx, uint64(r.Node), r.Name, bytes.Clone(r.Xattr), r.Flags); err != nil {
 		return err
 	}
 	if r.Name == xattrCapability {
-		c.s.privileges.Add(1)
+		c.s.notes.privileges.Add(1)
 	}
 	return c.ok(r.Respond)
 }

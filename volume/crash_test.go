@@ -514,7 +514,7 @@ func TestChunksBeforeBatch(t *testing.T) {
 		if err := h.Flush(ctx); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.commitQueue(); err != nil {
+		if err := r.commitQueue(ctx); err != nil {
 			t.Fatal(err)
 		}
 		if chunks.loose.Load() == 0 {

@@ -46,6 +46,7 @@ func (v *Volume) follow(changes namespace.Changes) {
 		if in == nil {
 			continue
 		}
+		in.strayed.Store(true)
 		if v.reload(in) && v.notifier != nil {
 			v.notifier.InvalidateContent(in.ino)
 		}

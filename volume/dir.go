@@ -9,22 +9,30 @@ import (
 	"github.com/foreverfs/forever/namespace"
 )
 
-// dirPage is how many entries of a directory are read from the tree at a time.
-const dirPage = 512
+// dirPageSize is how many entries of a directory are read from the tree at a time.
+const dirPageSize = 512
 
-// DirHandle is an open directory. Positions are names, so that entries made
-// or removed meanwhile neither repeat nor hide others.
+// DirHandle is an open directory. Pages begin behind names, and those that were handed out and not yet left behind are
+// kept, so that entries made or removed meanwhile neither repeat nor hide others.
 type DirHandle struct {
 	v    *Volume
 	in   *inode
 	once sync.Once
 
-	mu      sync.Mutex
-	marks   []dirMark // where pages begin, by ascending cookie
-	page    []namespace.Entry
-	pageAt  uint64 // cookie before the page's first entry
-	haveEnd bool   // the page is the directory's last
+	mu    sync.Mutex
+	marks []dirMark // where pages begin, by ascending cookie
+	pages []dirPage // one behind the other: those that may be asked for again
 }
+
+// dirPage is a run of entries.
+type dirPage struct {
+	at      uint64 // cookie before the first
+	entries []namespace.Entry
+	last    bool // of the directory
+}
+
+// end returns the cookie after the last entry.
+func (p *dirPage) end() uint64 { return p.at + uint64(len(p.entries)) }
 
 // dirMark says that the entries after cookie are those after name.
 type dirMark struct {
@@ -64,9 +72,13 @@ func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]DirEntry, 0, min(limit, 2*dirPage))
+	out := make([]DirEntry, 0, min(limit, 2*dirPageSize))
 	if cookie == 0 { // rewound: forget what was read
-		d.marks, d.page = d.marks[:1], nil
+		d.marks, d.pages = d.marks[:1], nil
+	}
+	// Of what is returned the kernel may take only the beginning, and go on from there.
+	for len(d.pages) > 1 && d.pages[0].end() <= cookie {
+		d.pages = d.pages[1:]
 	}
 	for ; cookie < firstName && len(out) < limit; cookie++ {
 		e := DirEntry{Name: ".", Ino: d.in.ino, Kind: namespace.KindDir, Cookie: cookie + 1}
@@ -76,14 +88,14 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 		out = append(out, e)
 	}
 	for len(out) < limit {
-		more, err := d.seek(cookie)
+		page, err := d.seek(cookie)
 		if err != nil {
 			return nil, err
 		}
-		if !more {
+		if page == nil {
 			break
 		}
-		for _, e := range d.page[cookie-d.pageAt:] {
+		for _, e := range page.entries[cookie-page.at:] {
 			if len(out) == limit {
 				break
 			}
@@ -103,19 +115,19 @@ func (d *DirHandle) parent() uint64 {
 	return n.Parent.Ino()
 }
 
-// seek makes the page the one with the entry after cookie, or says that there is none.
-func (d *DirHandle) seek(cookie uint64) (bool, error) {
+// seek returns the page with the entry after cookie, or nil if there is none.
+func (d *DirHandle) seek(cookie uint64) (*dirPage, error) {
 	for {
-		if d.page != nil && cookie >= d.pageAt {
-			if cookie < d.pageAt+uint64(len(d.page)) {
-				return true, nil
-			}
-			if d.haveEnd {
-				return false, nil
+		for i := range d.pages {
+			switch p := &d.pages[i]; {
+			case p.at <= cookie && cookie < p.end():
+				return p, nil
+			case p.last && cookie >= p.end():
+				return nil, nil
 			}
 		}
 		if err := d.load(cookie); err != nil {
-			return false, err
+			return nil, err
 		}
 	}
 }
@@ -126,17 +138,18 @@ func (d *DirHandle) load(cookie uint64) error {
 	i := sort.Search(len(d.marks), func(i int) bool { return d.marks[i].cookie > cookie }) - 1
 	m := d.marks[i]
 	d.v.treeMu.RLock()
-	page, err := d.v.cfg.Tree.List(d.in.id, m.name, dirPage)
+	entries, err := d.v.cfg.Tree.List(d.in.id, m.name, dirPageSize)
 	d.v.treeMu.RUnlock()
 	if err != nil {
 		return fmt.Errorf("list inode %d: %w", d.in.ino, err)
 	}
-	if page == nil {
-		page = []namespace.Entry{}
+	p := dirPage{at: m.cookie, entries: entries, last: len(entries) < dirPageSize}
+	if n := len(d.pages); n > 0 && d.pages[n-1].end() != p.at {
+		d.pages = nil
 	}
-	d.page, d.pageAt, d.haveEnd = page, m.cookie, len(page) < dirPage
-	if i == len(d.marks)-1 && !d.haveEnd {
-		d.marks = append(d.marks, dirMark{m.cookie + uint64(len(page)), page[len(page)-1].Name})
+	d.pages = append(d.pages, p)
+	if i == len(d.marks)-1 && !p.last {
+		d.marks = append(d.marks, dirMark{p.end(), entries[len(entries)-1].Name})
 	}
 	return nil
 }

@@ -146,35 +146,56 @@ func (v *Volume) copyBlock(ctx context.Context, base chunk.Version, pc piece) (n
 
 // writeAt lays p over the file at off.
 func (v *Volume) writeAt(ctx context.Context, in *inode, p []byte, off int64) error {
+	_, err := v.write(ctx, in, p, off, false)
+	return err
+}
+
+// write lays p over the file at off, or if atEnd is set behind all that is in it, and returns where that was.
+func (v *Volume) write(ctx context.Context, in *inode, p []byte, off int64, atEnd bool) (int64, error) {
 	if off < 0 {
-		return ErrInvalid
+		return 0, ErrInvalid
 	}
 	if off > MaxFileSize-int64(len(p)) { // the sum might overflow
-		return ErrTooLarge
+		return 0, ErrTooLarge
 	}
 	if len(p) == 0 { // write(2) of nothing changes nothing, not even the size
-		return nil
+		return off, nil
 	}
 	if err := v.room(ctx, in); err != nil {
-		return err
+		return 0, err
 	}
-	in.mu.Lock()
-	if err := v.load(in); err != nil {
-		in.mu.Unlock()
-		return err
-	}
-	full := v.lay(in, p, off)
-	in.mu.Unlock()
+	at, full, err := v.layAt(in, p, off, atEnd)
 	for _, job := range full {
 		v.sealLater(job)
 	}
-	return nil
+	return at, err
 }
+
+func (v *Volume) layAt(in *inode, p []byte, off int64, atEnd bool) (at int64, full []sealJob, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := v.load(in); err != nil {
+		return 0, nil, err
+	}
+	if atEnd {
+		off = in.size
+	}
+	if off > MaxFileSize-int64(len(p)) {
+		return 0, nil, ErrTooLarge
+	}
+	return off, v.lay(in, p, off), nil
+}
+
+// manySpans is from how many unsaved spans on they are joined before there are more.
+const manySpans = 1024
 
 // lay lays p over the file at off, and returns the blocks that are now full; in.mu is held.
 func (v *Volume) lay(in *inode, p []byte, off int64) (full []sealJob) {
 	v.touched(in)
 	bs := v.blockSize(in)
+	if n := len(in.unsaved); n == cap(in.unsaved) && n >= manySpans { // nobody may ever journal them
+		in.unsaved = mergeSpans(in.unsaved)
+	}
 	in.unsaved = addSpan(in.unsaved, span{off, off + int64(len(p))})
 	in.size = max(in.size, off+int64(len(p)))
 	for len(p) > 0 {

@@ -326,7 +326,7 @@ func (v *Volume) prepareInline(ctx context.Context, in *inode) error {
 	plain := make([]byte, in.size)
 	base := in.base
 	pieces := v.gather(in, plain, 0, nil)
-	c := &candidate{gen: in.gen, mtime: in.mtime}
+	c := &candidate{gen: in.gen, mtime: in.mtime, wrote: in.wrote}
 	c.version = chunk.Version{Size: in.size, BlockLog: v.blockLogOf(base), Inline: plain} // what is dirty goes by this block size
 	restore := in.snapshotTaken()
 	in.mu.Unlock()
@@ -349,7 +349,7 @@ func (v *Volume) prepareBlocks(ctx context.Context, in *inode) error {
 		in.mu.Unlock()
 		return err
 	}
-	c := &candidate{gen: in.gen, mtime: in.mtime, sealed: maps.Clone(in.sealed), chunks: true}
+	c := &candidate{gen: in.gen, mtime: in.mtime, wrote: in.wrote, sealed: maps.Clone(in.sealed), chunks: true}
 	base, cut, size := in.base, in.cut, in.size
 	restore := in.snapshotTaken()
 	in.mu.Unlock()
@@ -477,13 +477,19 @@ func (v *Volume) commitReady(in *inode) error {
 	if c.chunks {
 		v.named.Add(1)
 	}
-	got, err := set(v.now(), in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
+	// What the kernel has shown as the time of the change must not move because the change is entered later.
+	when := c.wrote
+	if n, err := v.cfg.Tree.Node(in.id); err == nil {
+		when = max(when, n.Ctime)
+	}
+	got, err := set(when, in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
 	v.treeMu.Unlock()
 	if err != nil {
 		return fmt.Errorf("enter new content of inode %d: %w", in.ino, err)
 	}
 	v.wroteTree()
 	in.ready, in.journals, in.revive, in.rebased = nil, false, false, false
+	in.recorded.Store(0)
 	in.base, in.baseID = c.version, got.ID
 	in.cut = min(c.version.Size, in.minSize)
 	if in.gen == c.gen {

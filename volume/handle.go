@@ -117,8 +117,27 @@ func (h *Handle) Write(ctx context.Context, p []byte, off int64) (int, error) {
 	if err := h.mayChange(); err != nil {
 		return 0, err
 	}
-	if err := h.v.writeAt(ctx, h.in, p, off); err != nil {
+	return h.write(ctx, p, off, false)
+}
+
+// Append is Write to the end of the file, for O_APPEND. off is where the kernel takes that to be; where another mount has made
+// the file longer or shorter since, the kernel is told to forget what it has of it.
+func (h *Handle) Append(ctx context.Context, p []byte, off int64) (int, error) {
+	if err := h.mayChange(); err != nil {
+		return 0, err
+	}
+	return h.write(ctx, p, off, h.in.strayed.Load())
+}
+
+func (h *Handle) write(ctx context.Context, p []byte, off int64, atEnd bool) (int, error) {
+	at, err := h.v.write(ctx, h.in, p, off, atEnd)
+	if err != nil {
 		return 0, fmt.Errorf("write inode %d at %d: %w", h.in.ino, off, err)
+	}
+	if at != off {
+		if n := h.v.toNotify(); n != nil {
+			n.InvalidateContent(h.in.ino)
+		}
 	}
 	if h.flags&syncFlags != 0 {
 		if err := h.v.fsync(ctx, h.in); err != nil {

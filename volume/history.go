@@ -68,12 +68,13 @@ func (v *Volume) SetVersion(ctx context.Context, ino uint64, c namespace.Content
 		if err := v.flush(ctx, in); err != nil {
 			return err
 		}
-		if err := v.commitQueue(); err != nil {
+		if err := v.commitQueue(ctx); err != nil {
 			return err
 		}
 		if err := v.setVersion(in, c); err != nil {
 			return err
 		}
+		in.strayed.Store(true)
 		v.announceOf(ctx, in)
 		v.notifyMu.Lock()
 		defer v.notifyMu.Unlock()

@@ -22,6 +22,9 @@ type inode struct {
 
 	unnamed atomic.Bool // it was made without a name, and may be given one
 	lost    atomic.Bool // it had no name left when that was last looked at
+	// strayed is set once the file was changed by other ways than the kernel's: that may take it to be longer or shorter than it is.
+	strayed  atomic.Bool
+	recorded atomic.Int64 // bytes of journal records since the last commit
 
 	watch atomic.Pointer[watchList] // see watchOf
 
@@ -43,6 +46,7 @@ type content struct {
 	cut     int64 // only this many bytes of base still count
 	size    int64
 	mtime   int64 // of the last change here; counts while changed
+	wrote   int64 // when that was, whatever time the file was given since
 
 	dirty  map[int64]*overlay // written, not sealed
 	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
@@ -73,6 +77,7 @@ type candidate struct {
 	sealed  map[int64]chunk.ID // what of content.sealed it holds
 	gen     uint64
 	mtime   int64
+	wrote   int64
 	chunks  bool // it names chunks, which may not be durable
 }
 
@@ -118,7 +123,7 @@ func (v *Volume) touched(in *inode) {
 	}
 	in.gen++
 	in.changed = true
-	in.mtime = now
+	in.mtime, in.wrote = now, now
 	if in.pinned {
 		return
 	}

@@ -211,6 +211,9 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 		return false, fmt.Errorf("write a journal record: %w", err)
 	}
 	in.saves += uint64(len(records))
+	for _, r := range records {
+		in.recorded.Add(int64(len(r)))
+	}
 	v.unsynced.Store(true)
 	return true, nil
 }
@@ -332,35 +335,46 @@ func (v *Volume) unsavedExtents(in *inode) []fileExtent {
 // replay lays what the journal holds over the files it belongs to, and brings the
 // result into the tree.
 func (v *Volume) replay() error {
-	found := map[namespace.NodeID][]record{}
-	next := map[namespace.NodeID]uint64{} // the counter after a file's last record
+	found := map[namespace.NodeID][]uint64{} // the counters of each file's records, in order
 	var bad error
 	lo := []byte{journalPrefix}
-	err := v.cfg.State.Scan(lo, kv.PrefixEnd(lo), func(k, val []byte) bool {
-		r, err := decodeRecord(append([]byte(nil), val...))
-		if err != nil || len(k) != 1+len(namespace.NodeID{})+8 {
+	err := v.cfg.State.Scan(lo, kv.PrefixEnd(lo), func(k, _ []byte) bool {
+		if len(k) != 1+len(namespace.NodeID{})+8 {
 			bad = fmt.Errorf("record %x: %w", k, errJournal)
 			return false
 		}
 		node := namespace.NodeID(k[1:17])
-		found[node] = append(found[node], r)
-		next[node] = binary.BigEndian.Uint64(k[17:]) + 1
+		found[node] = append(found[node], binary.BigEndian.Uint64(k[17:]))
 		return true
 	})
 	if err = errors.Join(err, bad); err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
-	for node, recs := range found {
-		if err := v.replayFile(node, recs, next[node]); err != nil {
+	cramped := false // what lies below a file may be on other devices, which are there later: rather too much in memory than no volume
+	for node, counters := range found {
+		if err := v.replayFile(node, counters, &cramped); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// readRecord returns a journal record.
+func (v *Volume) readRecord(node namespace.NodeID, n uint64) (record, error) {
+	b, err := v.cfg.State.Get(recordKey(node, n))
+	if err != nil {
+		return record{}, fmt.Errorf("read the journal: %w", err)
+	}
+	r, err := decodeRecord(b)
+	if err != nil {
+		return record{}, fmt.Errorf("read the journal: record %d of %v: %w", n, node, err)
+	}
+	return r, nil
+}
+
 // replayFile brings one file's records back. If a chunk below them cannot be had now, the
 // file stays as it is in memory, and the publisher tries again.
-func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) error {
+func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *bool) error {
 	n, err := v.cfg.Tree.Node(node)
 	gone := errors.Is(err, namespace.ErrNotExist)
 	lost := err == nil && n.Nlink == 0 // by others, who did not know what the records hold, unless by this device
@@ -377,12 +391,24 @@ func (v *Volume) replayFile(node namespace.NodeID, recs []record, next uint64) e
 	}
 	in := v.acquireNode(node)
 	defer v.release(in)
-	in.mu.Lock()
-	n.Content = recs[0].base // not the tree's: somebody else's edit may have won meanwhile
-	in.adopt(n)
-	in.journals, in.saves, in.revive = true, next, lost
-	in.mu.Unlock()
-	for _, r := range recs {
+	for i, counter := range counters { // one at a time: they may be much more than what they come to
+		r, err := v.readRecord(node, counter)
+		if err != nil {
+			return err
+		}
+		if i == 0 {
+			in.mu.Lock()
+			n.Content = r.base // not the tree's: somebody else's edit may have won meanwhile
+			in.adopt(n)
+			in.journals, in.saves, in.revive = true, counters[len(counters)-1]+1, lost
+			in.mu.Unlock()
+		}
+		if !*cramped {
+			if err := v.room(v.ctx, in); err != nil {
+				v.log.Warn("what is journalled takes more memory than it should: it cannot be sealed yet", "inode", in.ino, "error", err)
+				*cramped = true
+			}
+		}
 		if err := v.replayRecord(in, r); err != nil {
 			return err
 		}
@@ -406,8 +432,12 @@ func (v *Volume) replayRecord(in *inode, r record) error {
 		}
 	}
 	for _, e := range r.extents {
-		if err := v.writeAt(v.ctx, in, e.data, e.off); err != nil {
+		_, full, err := v.layAt(in, e.data, e.off, false)
+		if err != nil {
 			return fmt.Errorf("replay a write: %w", err)
+		}
+		for _, job := range full {
+			v.sealLater(job)
 		}
 	}
 	if err := v.truncate(v.ctx, in, r.size); err != nil {

@@ -54,6 +54,14 @@ func before(ctx context.Context) func() {
 	return func() {}
 }
 
+// lock locks mu. If somebody else holds it, that may be for as long as the network takes.
+func lock(ctx context.Context, mu *sync.Mutex) {
+	if !mu.TryLock() {
+		before(ctx)()
+		mu.Lock()
+	}
+}
+
 // watchedPlaces is how many names of a file are watched. One would do: who
 // changes the file asks in all of its directories who watches.
 const watchedPlaces = 4
@@ -156,7 +164,7 @@ func (v *Volume) dirsAfter(n namespace.Node) ([]namespace.Entry, error) {
 	if !v.walk.follow(n.Parent, name) {
 		return nil, nil
 	}
-	return v.cfg.Tree.List(n.Parent, name, dirPage)
+	return v.cfg.Tree.List(n.Parent, name, dirPageSize)
 }
 
 // treeLock is a lock that counts how often anything in the tree may have moved.
@@ -286,7 +294,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 		return nil
 	}
 	// Whoever begins to watch from here on has the queue committed first; see Publish.
-	if err := v.commitQueue(); err != nil {
+	if err := v.commitQueue(ctx); err != nil {
 		return err
 	}
 	v.announceOf(ctx, in)
@@ -297,7 +305,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 // included, and returns how many batches that has. With vector it also returns
 // how many batches of every author are applied.
 func (v *Volume) Publish(ctx context.Context, vector bool) (seq uint64, applied map[namespace.AuthorID]uint64, err error) {
-	if err := v.commitAll(); err != nil {
+	if err := v.commitAll(ctx); err != nil {
 		return 0, nil, err
 	}
 	if seq, err = v.cutBatch(); err == nil && vector {

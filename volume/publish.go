@@ -118,7 +118,7 @@ func (v *Volume) committer() {
 				break
 			}
 		}
-		if err := v.commitAll(); err != nil && v.ctx.Err() == nil {
+		if err := v.commitAll(v.ctx); err != nil && v.ctx.Err() == nil {
 			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
 	}
@@ -147,13 +147,14 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 
 // commitQueue enters all queued candidates. On return none that was queued before is
 // still under way elsewhere. The publisher queues again what cannot be entered.
-func (v *Volume) commitQueue() error { return v.commitQueued(false) }
+func (v *Volume) commitQueue(ctx context.Context) error { return v.commitQueued(ctx, false) }
 
 // commitAll is commitQueue with what could not be entered before.
-func (v *Volume) commitAll() error { return v.commitQueued(true) }
+func (v *Volume) commitAll(ctx context.Context) error { return v.commitQueued(ctx, true) }
 
-func (v *Volume) commitQueued(again bool) error {
-	v.queueMu.Lock()
+// commitQueued does not end with ctx: that only says who is to know before it waits.
+func (v *Volume) commitQueued(ctx context.Context, again bool) error {
+	lock(ctx, &v.queueMu)
 	defer v.queueMu.Unlock()
 	v.mu.Lock()
 	list := v.ready
@@ -163,6 +164,9 @@ func (v *Volume) commitQueued(again bool) error {
 		clear(v.failed)
 	}
 	v.mu.Unlock()
+	if len(list) > 0 { // one of them may be held by somebody who waits for the network
+		before(ctx)()
+	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	var errs []error
@@ -197,7 +201,7 @@ func (v *Volume) tried(w waiting, err error) error {
 // settle brings a closed file's content into the tree now, before an
 // operation that must not overtake it.
 func (v *Volume) settle(ctx context.Context, in *inode) error {
-	in.fold.Lock()
+	lock(ctx, &in.fold)
 	defer in.fold.Unlock()
 	if gen := in.closedAt(); gen != 0 {
 		if err := v.prepare(ctx, in); err != nil {
@@ -244,6 +248,8 @@ const (
 	putOff = 10
 	// putOffBlocks is how few dirty blocks are not worth that.
 	putOffBlocks = 16
+	// putOffBytes bounds how much may be journalled of a file meanwhile: each fsync journals again what was written again.
+	putOffBytes = 64 << 20
 )
 
 // publishDue publishes a file if it is time, or else journals it.
@@ -254,7 +260,7 @@ func (v *Volume) publishDue(in *inode) error {
 	in.lookedGen = in.gen
 	since := max(in.published, in.firstChange)
 	due := in.changed && now-since >= interval
-	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && !v.dirty.half() && v.scattered(in)
+	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
 	in.mu.Unlock()
 	switch {
@@ -375,7 +381,7 @@ func (v *Volume) SyncAll(ctx context.Context) error {
 		}
 		v.release(in)
 	}
-	errs = append(errs, v.commitAll())
+	errs = append(errs, v.commitAll(ctx))
 	_, err := v.cutBatch()
 	errs = append(errs, err, v.cfg.State.Sync())
 	return errors.Join(errs...)

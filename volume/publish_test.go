@@ -147,7 +147,7 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 				t.Errorf("published what is not in the tree: %v", err)
 			}
 		}
-		must(t, r.commitQueue()) // as the close of another file does
+		must(t, r.commitQueue(ctx)) // as the close of another file does
 		r.chunks.fail(nil, nil)
 		_, _, err := r.Publish(ctx, false)
 		must(t, err)

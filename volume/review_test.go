@@ -272,7 +272,7 @@ func TestSyncAllWaitsForTheCommitter(t *testing.T) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := r.commitQueue(); err != nil {
+		if err := r.commitQueue(ctx); err != nil {
 			t.Error(err)
 		}
 	}()

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"math/rand/v2"
 	"sync/atomic"
 	"testing"
@@ -89,5 +90,67 @@ func TestScatteredWritesArePublishedLater(t *testing.T) {
 	r.sync()
 	if got := r.content("f"); got != want {
 		t.Fatal("other content after publishing")
+	}
+}
+
+// TestMuchIsNotJournalledForLong: a file that is fsynced again and again while it is written all over does not fill the journal.
+func TestMuchIsNotJournalledForLong(t *testing.T) {
+	var hours atomic.Int64
+	r := newRig(t, 1, func(c *Config) {
+		c.BlockLog = 14
+		c.Now = func() time.Time { return time.Unix(0, 0).Add(time.Duration(hours.Load()) * time.Hour) }
+	})
+	h := big(r)
+	hours.Add(100)
+	scatter(r, h, rand.New(rand.NewPCG(5, 6)))
+	must(t, h.Fsync(ctx))
+	if h.in.recorded.Load() < 256*512 {
+		t.Errorf("%d bytes are said to be journalled", h.in.recorded.Load())
+	}
+	h.in.recorded.Store(putOffBytes)
+	hours.Add(1)
+	must(t, r.publishDue(h.in))
+	h.in.mu.RLock()
+	if h.in.changed && h.in.ready == nil {
+		t.Error("not published while much is journalled")
+	}
+	h.in.mu.RUnlock()
+	r.sync()
+	if n := h.in.recorded.Load(); n != 0 {
+		t.Errorf("%d bytes are said to be journalled of what is published", n)
+	}
+}
+
+// TestReplayOverWhatIsAway: more is journalled than memory is for, and what lies below is on other devices, which are there
+// only once the volume is open: it opens, and has the content when they come.
+func TestReplayOverWhatIsAway(t *testing.T) {
+	r := newRig(t, 1, func(c *Config) { c.BlockLog = 14 })
+	h := big(r)
+	scatter(r, h, rand.New(rand.NewPCG(7, 8)))
+	must(t, h.Fsync(ctx))
+	want := r.read(h)
+	state := r.state.Snapshot().(*kv.Mem)
+	r.chunks.fail(nil, errors.New("nobody has the chunk"))
+	again := startRig(t, 1, state, r.chunks, func(c *Config) { c.DirtyMax = 64 << 10 })
+	r.chunks.fail(nil, nil)
+	again.sync()
+	if got := again.content("f"); got != want {
+		t.Errorf("got %d bytes, want %d, first difference at %d", len(got), len(want), firstDiff([]byte(got), []byte(want)))
+	}
+}
+
+// TestUnsavedSpansAreFew: what nobody journals, as of a file without a name, is not noted write by write.
+func TestUnsavedSpansAreFew(t *testing.T) {
+	r := newRig(t, 1, nil)
+	h := r.create("f")
+	defer h.Release()
+	must(t, r.Unlink(ctx, RootIno, "f"))
+	for i := range int64(3 * manySpans) {
+		r.write(h, "x", i%2*9000)
+	}
+	h.in.mu.RLock()
+	defer h.in.mu.RUnlock()
+	if n := len(h.in.unsaved); n > 2*manySpans {
+		t.Errorf("%d spans for two bytes", n)
 	}
 }

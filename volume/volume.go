@@ -227,7 +227,7 @@ func (v *Volume) stat(in *inode) (Attr, error) {
 		a.Size = 4096
 	}
 	if in.changed {
-		a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.mtime)
+		a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.wrote)
 	}
 	if a.Blocks = (a.Size + 511) / 512; !in.changed && n.Content.Root.IsZero() && len(n.Content.Inline) == 0 && n.Kind == namespace.KindFile {
 		a.Blocks = 0 // nothing but holes

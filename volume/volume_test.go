@@ -337,7 +337,7 @@ func TestRestartFindsJournalledWrites(t *testing.T) {
 	if err := h.Fsync(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.commitQueue(); err != nil { // so that nothing of before is queued
+	if err := r.commitQueue(ctx); err != nil { // so that nothing of before is queued
 		t.Fatal(err)
 	}
 	before := r.chunks.syncs
