@@ -218,3 +218,37 @@ func TestFetchAheadHedgesOnceUrgent(t *testing.T) {
 		t.Errorf("after %v", d)
 	}
 }
+
+// TestAbandonedQuestionsGiveRoom: questions that nobody waits for any more, and that were never sent, make room for who waits.
+func TestAbandonedQuestionsGiveRoom(t *testing.T) {
+	a := newTestNode(t, "a", memNet()).found().start()
+	s := &session{r: a.Replica, hello: &peerHello{}}
+	s.ctx, s.cancel = context.WithCancelCause(t.Context())
+	s.fetch = newFetchClient(s)
+	a.Replica.mu.Lock()
+	a.sessions[DeviceID{9}] = s
+	a.Replica.mu.Unlock()
+	defer func() {
+		a.Replica.mu.Lock()
+		defer a.Replica.mu.Unlock()
+		delete(a.sessions, DeviceID{9})
+	}()
+	ctx, cancel := context.WithCancel(t.Context())
+	for i := 0; s.fetch.hasRoom(); i++ {
+		s.fetch.reserve(1)
+		s.fetch.ask(ctx, chunk.ID{byte(i + 1)}, make(chan answer, 1))
+	}
+	_, turn := a.fetches.turns.take(map[*session]bool{}, []*session{s})
+	if turn == nil {
+		t.Fatal("there is room")
+	}
+	cancel()
+	if ids := s.fetch.take(); len(ids) != 0 {
+		t.Errorf("%d bytes of IDs are asked for, which nobody wants", len(ids))
+	}
+	select {
+	case <-turn.got:
+	default:
+		t.Error("there is room, and nobody was told")
+	}
+}

@@ -153,20 +153,29 @@ func (c *fetchClient) write(ctx context.Context, st *stream) error {
 
 // take returns the next IDs to ask for, leaving out those nobody waits for any more.
 func (c *fetchClient) take() []byte {
+	ids, freed := c.takeQueued()
+	if freed {
+		c.s.r.grantTurns()
+	}
+	return ids
+}
+
+// takeQueued is take; freed says that others may ask now instead.
+func (c *fetchClient) takeQueued() (ids []byte, freed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var ids []byte
 	for len(c.queue) > 0 && len(ids) < maxFetchIDs*chunk.IDSize {
 		id := c.queue[0]
 		c.queue = c.queue[1:]
 		if c.abandoned(id) {
 			c.places -= len(c.pending[id])
 			delete(c.pending, id)
+			freed = true
 			continue
 		}
 		ids = append(ids, id[:]...)
 	}
-	return ids
+	return ids, freed
 }
 
 func (c *fetchClient) abandoned(id chunk.ID) bool {

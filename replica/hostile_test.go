@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -425,5 +426,56 @@ func TestSameNameGetsANumber(t *testing.T) {
 	twin.joinBy(a, RoleMember)
 	if d := a.Devices()[1]; d.Name != "a-2" {
 		t.Fatalf("called %q", d.Name)
+	}
+}
+
+// TestInventedLogsAreBounded: a device that says it has logs nobody wrote is not remembered with all of them.
+func TestInventedLogsAreBounded(t *testing.T) {
+	a := newTestNode(t, "a", memNet()).found().start()
+	e := evil(t, a)
+	st := e.stream(replicapb.Stream_KIND_LOG)
+	m := &replicapb.LogMessage{State: &replicapb.State{}}
+	for n := range uint64(2 * maxUnheard) {
+		var author AuthorID
+		binary.BigEndian.PutUint64(author[:], n+1)
+		m.Acked = append(m.Acked, &replicapb.Position{Author: author[:], Seq: 1})
+	}
+	if err := errors.Join(st.write(m), st.flush()); err != nil {
+		t.Fatal(err)
+	}
+	known := func() int {
+		a.Replica.mu.Lock()
+		defer a.Replica.mu.Unlock()
+		return len(a.peer(e.n.id()).acked)
+	}
+	eventually(t, "the acknowledgement", func() bool { return known() > 0 })
+	if n := known(); n > maxUnheard+2 {
+		t.Errorf("%d logs that nobody has are remembered", n)
+	}
+}
+
+// TestEmptyAcknowledgementCounts: a device that comes back without anything is not taken to hold what it held.
+func TestEmptyAcknowledgementCounts(t *testing.T) {
+	mk := memNet()
+	a := newTestNode(t, "a", mk).found().start()
+	b := newTestNode(t, "b", mk)
+	b.joinBy(a, RoleMember).start()
+	a.write("one")
+	if err := waitFor(a, 1, 15*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	b.stop()
+	eventually(t, "b gone", func() bool { return a.Connected() == 0 })
+	st := connectAs(t, b, a).stream(replicapb.Stream_KIND_LOG)
+	if err := errors.Join(st.write(&replicapb.LogMessage{State: &replicapb.State{}}), st.flush()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what b said", func() bool {
+		a.Replica.mu.Lock()
+		defer a.Replica.mu.Unlock()
+		return len(a.peer(b.id()).acked) == 0
+	})
+	if err := waitFor(a, 1, 100*time.Millisecond); err == nil {
+		t.Error("b said that it has nothing, and counts as holding all")
 	}
 }

@@ -193,7 +193,7 @@ func (s *session) takeLog(m *replicapb.LogMessage) error {
 	if err := s.r.acceptEnvelopes(s, m.GetEnvelopes()); err != nil {
 		return fmt.Errorf("envelopes: %w", err)
 	}
-	if len(m.GetAcked()) > 0 {
+	if len(m.GetAcked()) > 0 || m.GetState() != nil { // the first word counts also if it is that nothing is durable
 		if err := s.takeAcks(m.GetAcked()); err != nil {
 			return fmt.Errorf("acknowledgement: %w", err)
 		}
@@ -240,6 +240,9 @@ func (s *session) takeState(st *replicapb.State) error {
 	return nil
 }
 
+// maxUnheard bounds the logs that a peer says it has, and of which nothing came yet.
+const maxUnheard = 4096
+
 // takeAcks notes what is durable at the peer. The first word of a session
 // replaces what was known: the peer may have been restored from a backup.
 func (s *session) takeAcks(list []*replicapb.Position) error {
@@ -256,7 +259,7 @@ func (s *session) takeAcks(list []*replicapb.Position) error {
 		p.acked = map[AuthorID]uint64{}
 	}
 	for a, n := range acked {
-		if h, ok := r.heads[a]; ok || n > h.seq {
+		if _, heard := r.heads[a]; heard || len(p.acked) < len(r.heads)+maxUnheard {
 			p.acked[a] = max(p.acked[a], n)
 		}
 	}

@@ -120,12 +120,20 @@ func (s *session) takeLacking() []Item {
 	return items
 }
 
-// fetchMissing brings chunks here that the peer has.
+// fetchMissing brings chunks here that the peer has. One that cannot be had keeps none of the others from coming.
 func (s *session) fetchMissing(ids []chunk.ID) {
-	g, ctx := errgroup.WithContext(s.ctx)
+	var g errgroup.Group
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
 	g.SetLimit(mendWorkers)
 	for _, id := range ids {
-		g.Go(func() error { return s.r.bring(ctx, id) })
+		g.Go(func() error {
+			err := s.r.bring(ctx, id)
+			if err != nil && !errors.Is(err, ErrUnavailable) { // this store's trouble
+				cancel()
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil && s.ctx.Err() == nil {
 		s.r.log.Warn("cannot fetch what is missing here", "device", s.name, "error", err)

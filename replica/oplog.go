@@ -179,8 +179,8 @@ func (r *Replica) openEnvelope(from *session, p *replicapb.Signed) (*received, e
 		return nil, err
 	}
 	r.mu.Lock()
-	known := r.heads[e.Author]
-	if from != nil {
+	known, heard := r.heads[e.Author]
+	if from != nil && heard {
 		from.has[e.Author] = max(from.has[e.Author], e.Seq)
 	}
 	err = nil
@@ -189,11 +189,8 @@ func (r *Replica) openEnvelope(from *session, p *replicapb.Signed) (*received, e
 	}
 	last, limited := r.control.limit(e.Author, e.Device)
 	drop := err == nil && limited && e.Seq > last && e.Seq > known.seq
-	if drop && from != nil { // the sender may not know yet that the device is out
-		from.dropped[e.Author] = droppedAt{e.Device, max(e.Seq, from.dropped[e.Author].seq)}
-	}
 	r.mu.Unlock()
-	if err != nil || drop {
+	if err != nil {
 		return nil, err
 	}
 	if e.Seq < known.seq || e.Seq == known.seq && s.hash == known.hash {
@@ -202,7 +199,24 @@ func (r *Replica) openEnvelope(from *session, p *replicapb.Signed) (*received, e
 	if !s.verify(envelopeDomain, e.Device) {
 		return nil, invalid("envelope with a wrong signature")
 	}
+	if from != nil {
+		from.verified(&e, drop)
+	}
+	if drop {
+		return nil, nil
+	}
 	return &received{e, s}, nil
+}
+
+// verified notes that the peer has an envelope, which does not count if drop is set: the peer may not know yet that its device
+// is out.
+func (s *session) verified(e *Envelope, drop bool) {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	s.has[e.Author] = max(s.has[e.Author], e.Seq)
+	if drop {
+		s.dropped[e.Author] = droppedAt{e.Device, max(e.Seq, s.dropped[e.Author].seq)}
+	}
 }
 
 // mayWrite decides whether a device may have written an envelope, leaving aside whether it

@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -308,6 +309,8 @@ func (p *pusher) send(ctx context.Context, wants []chunk.ID) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case err != nil && !p.s.isGone(id): // to say that it is gone would have the peer count as holding it
+			return fmt.Errorf("read an offered chunk: %w", err)
 		case err != nil || len(buf) > maxChunk:
 			p.s.r.log.Debug("offered chunk is gone", "chunk", id, "error", err)
 			m.Gone = id[:]
@@ -319,6 +322,12 @@ func (p *pusher) send(ctx context.Context, wants []chunk.ID) error {
 		}
 	}
 	return nil
+}
+
+// isGone reports whether the store says for certain that it does not hold a chunk.
+func (s *session) isGone(id chunk.ID) bool {
+	has, err := s.r.cfg.Store.Has(id)
+	return err == nil && !has
 }
 
 // Poke says that there are new chunks in the store; they are offered to all
