@@ -295,12 +295,12 @@ func (s *Store) Compact(ctx context.Context) (CompactReport, error) {
 
 // compactable returns the packs worth emptying and their sizes.
 func (s *Store) compactable(ctx context.Context) (map[uint32]int64, error) {
+	last := s.End().Pack // before it is looked what is held: others put meanwhile
 	live, err := s.liveBytes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	sizes := map[uint32]int64{}
-	last := s.End().Pack
 	for _, n := range s.packs.numbers() {
 		size, err := s.packs.size(n)
 		if err != nil {
@@ -326,9 +326,12 @@ func (s *Store) liveBytes(ctx context.Context) (map[uint32]int64, error) {
 	return live, err
 }
 
-// empty moves what is held out of some packs. On return the index on disk names
+// empty moves what is held out of some packs, to which nothing is appended any more. On return the index on disk names
 // them no more.
 func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err error) {
+	if err := s.enterAll(ctx); err != nil { // else what was put lately would be overlooked
+		return 0, err
+	}
 	var buf []byte
 	err = s.eachGroup(ctx, func(group []placed) error {
 		for _, e := range group {
@@ -339,8 +342,8 @@ func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err e
 				return err
 			}
 			buf, err = s.Get(ctx, buf[:0], e.id)
-			if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
-				continue // deleted meanwhile, or forgotten just now
+			if (errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged)) && !s.liesAt(e.id, e.l) {
+				continue // deleted meanwhile, or forgotten just now; what only cannot be read now may yet be
 			}
 			if err == nil {
 				err = s.move(e.id, buf, e.l)
@@ -355,15 +358,20 @@ func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err e
 	if err != nil {
 		return moved, err
 	}
-	if err := s.Sync(ctx); err != nil {
-		return moved, err
-	}
-	if err := s.commitRecent(s.durable()); err != nil {
+	if err := s.enterAll(ctx); err != nil {
 		return moved, err
 	}
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	return moved, s.idx.flush()
+}
+
+// enterAll makes what was put so far durable and enters it in the index.
+func (s *Store) enterAll(ctx context.Context) error {
+	if err := s.Sync(ctx); err != nil {
+		return err
+	}
+	return s.commitRecent(s.durable())
 }
 
 // move appends a chunk held at from anew, unless it was deleted meanwhile.

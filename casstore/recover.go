@@ -178,6 +178,12 @@ func (s *Store) enterVerified(p *pack, sc *scanner) (found int, err error) {
 			switch {
 			case err == nil:
 				batch[rec.id] = l
+			case errors.Is(err, syscall.EIO): // it keeps its place, and counts as absent until it can be read
+				s.log.Warn("a chunk cannot be read from the disk", "chunk", rec.id, "pack", l.pack, "offset", l.off, "error", err)
+				batch[rec.id] = l
+				s.mu.Lock()
+				s.suspect[rec.id] = struct{}{}
+				s.mu.Unlock()
 			case errors.Is(err, ErrDamaged):
 				sc.distrust(rec)
 			default:
