@@ -29,6 +29,7 @@ func (s *Store) openIndex() error {
 		}
 		s.log.Warn("chunk index is damaged, making it anew from the packs", "error", err)
 	}
+	s.rebuilt = true
 	if err := s.fs.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove damaged index: %w", err)
 	}
@@ -40,6 +41,9 @@ func (s *Store) openIndex() error {
 	}
 	return nil
 }
+
+// IndexRebuilt reports whether Open threw the index away and made it anew, so that its files are other ones under the same names.
+func (s *Store) IndexRebuilt() bool { return s.rebuilt }
 
 // rebuildable reports whether an index that fails to open with err may be
 // thrown away: it may unless the disk is to blame rather than what is on it.

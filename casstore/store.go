@@ -68,6 +68,7 @@ type Store struct {
 	space space
 
 	markOnce sync.Once
+	rebuilt  bool // by Open
 
 	// commitMu serialises changes of the index.
 	commitMu  sync.Mutex

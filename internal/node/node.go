@@ -139,7 +139,7 @@ func (n *Node) open() (err error) {
 	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
 		return err
 	}
-	if err := n.compareSums(); err != nil {
+	if err := n.compareSums(n.ctx); err != nil {
 		return err
 	}
 	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {
@@ -153,6 +153,11 @@ func (n *Node) open() (err error) {
 	}
 	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
 		return err
+	}
+	if n.store.IndexRebuilt() {
+		if err := n.forgetIndexSums(); err != nil {
+			return err
+		}
 	}
 	if err := n.loadBudget(); err != nil {
 		return err

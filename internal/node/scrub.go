@@ -15,6 +15,12 @@ import (
 // damaged and other devices have.
 func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) (control.ScrubReport, error) {
 	n := c.n
+	// The stores stay open until this has returned, and the node does not wait long for that.
+	n.wg.Add(1)
+	defer n.wg.Done()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(n.waiting, cancel)()
 	rep := control.ScrubReport{Problems: append([]string{}, n.noticed...)}
 	chunks, err := n.store.Scrub(ctx, func(p casstore.Progress) {
 		fn(control.ScrubProgress{Chunks: p.Chunks, Total: p.TotalChunks, Bytes: p.Bytes})
@@ -46,7 +52,7 @@ func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) 
 	}
 	rep.Problems = append(rep.Problems, wrong...)
 	rep.Lost += uint64(len(wrong))
-	return rep, n.scrubState(&rep)
+	return rep, n.scrubState(ctx, &rep)
 }
 
 // fetchAgain brings back a chunk that was damaged.
@@ -61,16 +67,19 @@ func (n *Node) fetchAgain(ctx context.Context, id chunk.ID) error {
 
 // scrubState reads the whole state, which checks the sums of all blocks in use, and compares the tables with
 // what they were when the node ended last.
-func (n *Node) scrubState(rep *control.ScrubReport) error {
+func (n *Node) scrubState(ctx context.Context, rep *control.ScrubReport) error {
 	err := n.state.Scan(nil, nil, func(_, _ []byte) bool {
 		rep.Keys++
-		return true
+		return ctx.Err() == nil // a node that ends closes the state soon
 	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	if err != nil {
 		rep.Lost++
 		rep.Problems = append(rep.Problems, "the state is damaged: "+err.Error())
 	}
-	tables, checked, err := n.dir.damagedTables(n.sums)
+	tables, checked, err := n.dir.damagedTables(ctx, n.sums)
 	if err != nil {
 		return err
 	}

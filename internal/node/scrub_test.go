@@ -1,10 +1,15 @@
 package node
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/foreverfs/forever/internal/control"
@@ -71,5 +76,80 @@ func TestScrubSeesWhatAStartWritesAnew(t *testing.T) {
 	}
 	if unseen == 0 {
 		t.Error("no byte of the table goes unread when it is written anew: nothing was tested")
+	}
+}
+
+// TestScrubAfterTheIndexWasMadeAnew: the files of the new index, which have names of the old one's, are not taken for damaged.
+func TestScrubAfterTheIndexWasMadeAnew(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	cfg := testConfig(t, dir)
+	if _, err := Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	n := mustOpen(t, cfg)
+	data := make([]byte, 3<<20)
+	_, _ = rand.NewChaCha8([32]byte{5}).Read(data)
+	if err := (files{v: n.vol}).Put(t.Context(), "/file", control.PutOptions{Mode: 0o640}, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	manifests, err := filepath.Glob(filepath.Join(dir, chunksName, "index", "MANIFEST-*"))
+	if err != nil || len(manifests) == 0 {
+		t.Fatal(manifests, err)
+	}
+	raw, err := os.ReadFile(manifests[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[len(raw)/2] ^= 1
+	if err := os.WriteFile(manifests[0], raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for start := range 3 {
+		n := mustOpen(t, cfg)
+		rep, err := controlNode{n: n}.Scrub(t.Context(), func(control.ScrubProgress) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, problem := range rep.Problems {
+			if start > 0 || !strings.Contains(problem, "was not as it was left") {
+				t.Errorf("start %d: %s", start, problem)
+			}
+		}
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestEndDuringScrub: a node that ends waits for the scrub that its end interrupts before it closes what that reads.
+func TestEndDuringScrub(t *testing.T) {
+	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	if _, err := Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	n := mustOpen(t, cfg)
+	if err := (files{v: n.vol}).Put(t.Context(), "/file", control.PutOptions{Mode: 0o640}, strings.NewReader(strings.Repeat("content ", 1000))); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.vol.SyncAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	scrubbing, closed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		<-scrubbing
+		closed <- n.Close()
+	}()
+	once := sync.OnceFunc(func() {
+		close(scrubbing)
+		<-n.waiting.Done()
+	})
+	if _, err := (controlNode{n: n}).Scrub(t.Context(), func(control.ScrubProgress) { once() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("the scrub ended with %v", err)
+	}
+	if err := <-closed; err != nil {
+		t.Error(err)
 	}
 }

@@ -2,11 +2,13 @@ package node
 
 import (
 	"bufio"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -196,7 +198,7 @@ func (d *dataDir) checkSums() (known sums, warnings []string, err error) {
 }
 
 // compareSums notices what has changed since the node ended last, and has made anew what can be.
-func (n *Node) compareSums() error {
+func (n *Node) compareSums(ctx context.Context) error {
 	known, warnings, err := n.dir.checkSums()
 	if err != nil {
 		return err
@@ -212,11 +214,17 @@ func (n *Node) compareSums() error {
 	}
 	n.sums = known
 	if n.cfg.Verify {
-		if n.damaged, _, err = n.dir.damagedTables(known); err != nil {
+		if n.damaged, _, err = n.dir.damagedTables(ctx, known); err != nil {
 			return err
 		}
 	}
 	return n.dir.writeSums(known, false)
+}
+
+// forgetIndexSums forgets the sums of an index that was made anew: its files have the names of others.
+func (n *Node) forgetIndexSums() error {
+	maps.DeleteFunc(n.sums, func(name string, _ sum) bool { return strings.HasPrefix(name, chunksName+"/index/") })
+	return n.dir.writeSums(n.sums, false)
 }
 
 // replaceable reports whether a file can be done without: what it says is made anew.
@@ -233,11 +241,14 @@ func damagedFile(d *dataDir, name string) error {
 func (d *dataDir) rebuildIndex() error { return writeFile(d.join(chunksName), "rebuild", nil) }
 
 // damagedTables returns the tables that are not as they were written.
-func (d *dataDir) damagedTables(known sums) (damaged []string, checked int, err error) {
+func (d *dataDir) damagedTables(ctx context.Context, known sums) (damaged []string, checked int, err error) {
 	err = d.eachSummed(func(name string, fixed bool) error {
 		want, ok := known[name]
 		if !fixed || !ok {
-			return nil
+			return ctx.Err()
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		got, err := sumFile(d.join(name))
 		switch {
