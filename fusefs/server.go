@@ -80,7 +80,6 @@ type Server struct {
 	workers sync.WaitGroup
 	idle    atomic.Int32 // workers that wait for a request, or are about to
 
-
 	callMu sync.Mutex
 	calls  map[fuse.RequestID]*waiter // requests that an interrupt can reach
 
