@@ -29,16 +29,6 @@ func (c *onceAsked) Err() error {
 	return c.Context.Err()
 }
 
-func wantAll(t *testing.T, s *Store, n int) {
-	t.Helper()
-	for i := range n {
-		id, _ := blob(i)
-		if _, err := s.Get(bg, nil, id); err != nil {
-			t.Errorf("chunk %d: %v", i, err)
-		}
-	}
-}
-
 func TestCompactWhileOthersPut(t *testing.T) {
 	s, err := Open(Config{Dir: "store", FS: vfs.NewMem(), PackSize: 4 << 10})
 	if err != nil {
@@ -55,7 +45,7 @@ func TestCompactWhileOthersPut(t *testing.T) {
 	if _, err := s.Compact(ctx); err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, s, n)
+	wantHeld(t, s, seq(n)...)
 }
 
 func TestScrubWhileOthersPut(t *testing.T) {
@@ -83,7 +73,7 @@ func TestScrubWhileOthersPut(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	wantAll(t, s, 2)
+	wantHeld(t, s, seq(2)...)
 }
 
 // badSector fails reads of a pack from an offset on.
@@ -172,7 +162,7 @@ func TestOpenWithBadSector(t *testing.T) {
 	if has, err := s.Has(id); err != nil || has {
 		t.Errorf("what cannot be read counts as held: %v", err)
 	}
-	wantAll(t, s, n-1)
+	wantHeld(t, s, seq(n-1)...)
 	bad.pack = ""
 	if _, err := s.Get(bg, nil, id); err != nil {
 		t.Errorf("the disk has recovered, and the chunk is gone: %v", err)

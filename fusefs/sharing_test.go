@@ -313,9 +313,7 @@ func TestNames(t *testing.T) {
 // TestAppendAfterAnotherMount: what is appended goes behind what another mount has appended meanwhile, though the kernel takes
 // the file to be as long as it was, and reads as it is.
 func TestAppendAfterAnotherMount(t *testing.T) {
-	a := mount(t, nil)
-	b := newVolume(t, a.chunks)
-	b.mount(nil)
+	a, b := pair(t, nil)
 	a.write("log", "one\n")
 	a.give(b)
 	f, err := os.OpenFile(b.path("log"), os.O_RDWR|os.O_APPEND, 0)
@@ -344,9 +342,7 @@ func TestAppendAfterAnotherMount(t *testing.T) {
 // TestCapabilitiesFromAnotherMount: those that a file was given on another mount go when this one writes to it, though it has
 // written through the same handle before.
 func TestCapabilitiesFromAnotherMount(t *testing.T) {
-	a := mount(t, nil)
-	b := newVolume(t, a.chunks)
-	b.mount(nil)
+	a, b := pair(t, nil)
 	a.write("f", "one\n")
 	a.give(b)
 	f, err := os.OpenFile(b.path("f"), os.O_RDWR, 0)

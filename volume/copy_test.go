@@ -24,13 +24,18 @@ func (c *countingSealer) Open(dst, sealed []byte) ([]byte, error) {
 	return c.Sealer.Open(dst, sealed)
 }
 
-// TestCopyOfStoredSmallFile: a small file that is stored is copied without opening or sealing it, one that was just written as it is.
-func TestCopyOfStoredSmallFile(t *testing.T) {
+// countingRig returns a rig, and what it counts with.
+func countingRig(t *testing.T) (*rig, *countingSealer) {
 	sealer := &countingSealer{}
-	r := newRig(t, 1, func(c *Config) {
+	return newRig(t, 1, func(c *Config) {
 		sealer.Sealer = c.Sealer
 		c.Sealer = sealer
-	})
+	}), sealer
+}
+
+// TestCopyOfStoredSmallFile: a small file that is stored is copied without opening or sealing it, one that was just written as it is.
+func TestCopyOfStoredSmallFile(t *testing.T) {
+	r, sealer := countingRig(t)
 	ctx := context.Background()
 	content := strings.Repeat("small. ", 700)
 	src := r.create("src")
@@ -72,11 +77,7 @@ func TestCopyOfStoredSmallFile(t *testing.T) {
 
 // TestCopyOfSmallPieces: small files that are put together are not stored again with each that comes.
 func TestCopyOfSmallPieces(t *testing.T) {
-	sealer := &countingSealer{}
-	r := newRig(t, 1, func(c *Config) {
-		sealer.Sealer = c.Sealer
-		c.Sealer = sealer
-	})
+	r, sealer := countingRig(t)
 	ctx := context.Background()
 	piece := strings.Repeat("piece, ", 100)
 	src := r.create("src")

@@ -164,6 +164,11 @@ func (v *Volume) write(ctx context.Context, in *inode, p []byte, off int64, atEn
 	if err := v.room(ctx, in); err != nil {
 		return 0, err
 	}
+	return v.writeNow(in, p, off, atEnd)
+}
+
+// writeNow is write without waiting for memory.
+func (v *Volume) writeNow(in *inode, p []byte, off int64, atEnd bool) (int64, error) {
 	at, full, err := v.layAt(in, p, off, atEnd)
 	for _, job := range full {
 		v.sealLater(job)
@@ -171,6 +176,7 @@ func (v *Volume) write(ctx context.Context, in *inode, p []byte, off int64, atEn
 	return at, err
 }
 
+// layAt is lay at off, or at the end.
 func (v *Volume) layAt(in *inode, p []byte, off int64, atEnd bool) (at int64, full []sealJob, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

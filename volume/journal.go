@@ -432,12 +432,8 @@ func (v *Volume) replayRecord(in *inode, r record) error {
 		}
 	}
 	for _, e := range r.extents {
-		_, full, err := v.layAt(in, e.data, e.off, false)
-		if err != nil {
+		if _, err := v.writeNow(in, e.data, e.off, false); err != nil {
 			return fmt.Errorf("replay a write: %w", err)
-		}
-		for _, job := range full {
-			v.sealLater(job)
 		}
 	}
 	if err := v.truncate(v.ctx, in, r.size); err != nil {

@@ -108,19 +108,25 @@ func (v *Volume) committer() {
 		case <-v.ctx.Done():
 			return
 		}
-		for began := time.Now(); ; {
-			select {
-			case <-time.After(closeDelay):
-			case <-v.ctx.Done():
-				return
-			}
-			if time.Since(began) >= foldDelay || !v.mayFoldLater() {
-				break
-			}
+		began := time.Now()
+		for v.pause(closeDelay) && time.Since(began) < foldDelay && v.mayFoldLater() {
+		}
+		if v.ctx.Err() != nil {
+			return
 		}
 		if err := v.commitAll(v.ctx); err != nil && v.ctx.Err() == nil {
 			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
+	}
+}
+
+// pause waits, and reports false if the volume closes first.
+func (v *Volume) pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-v.ctx.Done():
+		return false
 	}
 }
 
@@ -137,10 +143,8 @@ func (v *Volume) mayFoldLater() bool {
 // later wakes ch after d, or never if the volume closes first.
 func (v *Volume) later(d time.Duration, ch chan struct{}) {
 	v.spawn(func() {
-		select {
-		case <-time.After(d):
+		if v.pause(d) {
 			wake(ch)
-		case <-v.ctx.Done():
 		}
 	})
 }
@@ -298,9 +302,7 @@ func (v *Volume) batcher() {
 		if time.Since(last) < 2*busyBatches*delay {
 			delay *= busyBatches
 		}
-		select {
-		case <-time.After(delay):
-		case <-v.ctx.Done():
+		if !v.pause(delay) {
 			return
 		}
 		last = time.Now()

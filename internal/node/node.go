@@ -139,7 +139,7 @@ func (n *Node) open() (err error) {
 	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
 		return err
 	}
-	if err := n.compareSums(n.ctx); err != nil {
+	if err := n.compareSums(); err != nil {
 		return err
 	}
 	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {

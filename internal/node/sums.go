@@ -39,12 +39,15 @@ type sum struct {
 // sums are checksums by name, with slashes, inside the data directory.
 type sums map[string]sum
 
+// ofIndex reports whether a file is of the index of the chunks.
+func ofIndex(name string) bool { return strings.HasPrefix(name, chunksName+"/index/") }
+
 // summed reports whether a file is one that sums has, and whether it never changes.
 func summed(name string) (is, fixed bool) {
 	switch {
 	case name == formatName, name == keyName:
 		return true, false
-	case strings.HasPrefix(name, stateName+"/"), strings.HasPrefix(name, chunksName+"/index/"):
+	case strings.HasPrefix(name, stateName+"/"), ofIndex(name):
 		return filepath.Base(name) != "LOCK", strings.HasSuffix(name, ".sst")
 	}
 	return false, false
@@ -198,7 +201,7 @@ func (d *dataDir) checkSums() (known sums, warnings []string, err error) {
 }
 
 // compareSums notices what has changed since the node ended last, and has made anew what can be.
-func (n *Node) compareSums(ctx context.Context) error {
+func (n *Node) compareSums() error {
 	known, warnings, err := n.dir.checkSums()
 	if err != nil {
 		return err
@@ -214,7 +217,7 @@ func (n *Node) compareSums(ctx context.Context) error {
 	}
 	n.sums = known
 	if n.cfg.Verify {
-		if n.damaged, _, err = n.dir.damagedTables(ctx, known); err != nil {
+		if n.damaged, _, err = n.dir.damagedTables(n.ctx, known); err != nil {
 			return err
 		}
 	}
@@ -223,13 +226,13 @@ func (n *Node) compareSums(ctx context.Context) error {
 
 // forgetIndexSums forgets the sums of an index that was made anew: its files have the names of others.
 func (n *Node) forgetIndexSums() error {
-	maps.DeleteFunc(n.sums, func(name string, _ sum) bool { return strings.HasPrefix(name, chunksName+"/index/") })
+	maps.DeleteFunc(n.sums, func(name string, _ sum) bool { return ofIndex(name) })
 	return n.dir.writeSums(n.sums, false)
 }
 
 // replaceable reports whether a file can be done without: what it says is made anew.
 func replaceable(name string) bool {
-	return strings.HasPrefix(name, chunksName+"/index/") || strings.HasPrefix(filepath.Base(name), "OPTIONS-")
+	return ofIndex(name) || strings.HasPrefix(filepath.Base(name), "OPTIONS-")
 }
 
 func damagedFile(d *dataDir, name string) error {
@@ -243,12 +246,12 @@ func (d *dataDir) rebuildIndex() error { return writeFile(d.join(chunksName), "r
 // damagedTables returns the tables that are not as they were written.
 func (d *dataDir) damagedTables(ctx context.Context, known sums) (damaged []string, checked int, err error) {
 	err = d.eachSummed(func(name string, fixed bool) error {
-		want, ok := known[name]
-		if !fixed || !ok {
-			return ctx.Err()
-		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		want, ok := known[name]
+		if !fixed || !ok {
+			return nil
 		}
 		got, err := sumFile(d.join(name))
 		switch {
