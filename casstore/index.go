@@ -119,7 +119,9 @@ var metaKey = []byte{'m'}
 
 func entryKey(dst []byte, id chunk.ID) []byte { return append(append(dst, 'c'), id[:]...) }
 
-// index maps chunk IDs to places in packs. It has no log: what was not flushed
+func frontKey(dst []byte, id chunk.ID) []byte { return append(append(dst, 'h'), id[:]...) }
+
+// index maps chunk IDs to places in packs, and to the fronts of chunks that have groups. It has no log: what was not flushed
 // when the process ends is found again in the packs. Reads are safe for
 // concurrent use; writers take turns (Store.commitMu).
 type index struct {
@@ -182,17 +184,32 @@ func (x *index) load() error {
 func (x *index) get(id chunk.ID) (loc, error) {
 	var key [1 + chunk.IDSize]byte
 	v, closer, err := x.db.Get(entryKey(key[:0], id))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return loc{}, ErrNotFound
-	}
-	if pebble.IsCorruptionError(err) {
-		return loc{}, fmt.Errorf("%w: %w", errIndexDamaged, err)
-	}
 	if err != nil {
-		return loc{}, fmt.Errorf("read index: %w", err)
+		return loc{}, getFailed(err)
 	}
 	l, err := parseLoc(v)
 	return l, errors.Join(err, closer.Close())
+}
+
+// front appends the front of a chunk to dst, or gives ErrNotFound.
+func (x *index) front(dst front, id chunk.ID) (front, error) {
+	var key [1 + chunk.IDSize]byte
+	v, closer, err := x.db.Get(frontKey(key[:0], id))
+	if err != nil {
+		return dst, getFailed(err)
+	}
+	return append(dst, v...), closer.Close()
+}
+
+// getFailed says what an error of pebble's Get means.
+func getFailed(err error) error {
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return ErrNotFound
+	case pebble.IsCorruptionError(err):
+		return fmt.Errorf("%w: %w", errIndexDamaged, err)
+	}
+	return fmt.Errorf("read index: %w", err)
 }
 
 // change is one atomic set of changes of the index.
@@ -204,24 +221,34 @@ type change struct {
 
 func (x *index) begin() *change { return &change{x, x.db.NewBatch(), x.meta} }
 
-// set enters id at l. An ID may be set only once in a change.
-func (c *change) set(id chunk.ID, l loc) error {
+// set enters id at l, with its front if that is given. An ID may be set only once in a change.
+func (c *change) set(id chunk.ID, l loc, f front) error {
 	if err := c.uncount(id); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return c.add(id, l)
+	return c.add(id, l, f)
 }
 
 // add is set for an ID that is not in the index.
-func (c *change) add(id chunk.ID, l loc) error {
+func (c *change) add(id chunk.ID, l loc, f front) error {
 	c.meta.chunks++
 	c.meta.bytes += uint64(l.size)
+	if len(f) > 0 {
+		if err := c.setFront(id, f); err != nil {
+			return err
+		}
+	}
 	return c.b.Set(entryKey(nil, id), l.encode(), nil)
 }
+
+func (c *change) setFront(id chunk.ID, f front) error { return c.b.Set(frontKey(nil, id), f, nil) }
 
 // remove takes id out; ErrNotFound if it is not in.
 func (c *change) remove(id chunk.ID) error {
 	if err := c.uncount(id); err != nil {
+		return err
+	}
+	if err := c.b.Delete(frontKey(nil, id), nil); err != nil {
 		return err
 	}
 	return c.b.Delete(entryKey(nil, id), nil)

@@ -1,6 +1,7 @@
 package casstore
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -187,16 +188,37 @@ func (s *Store) mendRecord(e placed, sealed []byte, salts map[uint32]*salt, rep 
 	if err != nil {
 		return err
 	}
-	if v, known := salts[e.l.pack]; known {
-		if e.isWhole(head[:n], v) {
-			return nil
-		}
-	} else if e.isWhole(head[:n], nil) {
-		return nil // a pack that was begun after the scrub
+	// nil for a pack that was begun after the scrub, too
+	if e.isWhole(head[:n], salts[e.l.pack]) {
+		return s.mendFront(e, head[recordHeaderSize:], sealed)
 	}
 	s.log.Warn("record of a chunk damaged on disk, writing it anew", "chunk", e.id, "pack", e.l.pack, "offset", e.l.off)
 	rep.Records++
 	return s.move(e.id, sealed, e.l)
+}
+
+// mendFront enters the front of a chunk whose hashes are right, if the index has another one or none: that of a version which did not
+// enter it.
+func (s *Store) mendFront(e placed, hashes, sealed []byte) error {
+	if !e.l.grouped {
+		return nil
+	}
+	want := append(slices.Clip(front(hashes)), sealed[:PartHead]...)
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	has, err := s.idx.front(nil, e.id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if bytes.Equal(has, want) || !s.liesAt(e.id, e.l) {
+		return nil
+	}
+	c := s.idx.begin()
+	if err := c.setFront(e.id, want); err != nil {
+		return errors.Join(err, c.abort())
+	}
+	s.unflushed++
+	return c.commit()
 }
 
 // leavePacks moves what is held out of packs with damaged headers.

@@ -32,11 +32,12 @@ type packs struct {
 	open  int
 }
 
-// pack is one pack file. Its fields belong to packs.mu, but file and salt may be
+// pack is one pack file. Its fields belong to packs.mu, but file, direct and salt may be
 // used between acquire and release.
 type pack struct {
 	number uint32
 	file   vfs.File // nil: not open
+	direct *direct  // the same file; nil: not asked for yet
 	salt   salt     // of the pack being written
 	refs   int
 	idle   *list.Element
@@ -128,10 +129,10 @@ func (p *packs) closeFile(k *pack) error {
 		p.idle.Remove(k.idle)
 		k.idle = nil
 	}
-	f := k.file
-	k.file = nil
+	err := errors.Join(k.file.Close(), k.direct.close())
+	k.file, k.direct = nil, nil
 	p.open--
-	if err := f.Close(); err != nil {
+	if err != nil {
 		return fmt.Errorf("close pack %d: %w", k.number, err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/foreverfs/forever/chunk"
@@ -18,8 +19,10 @@ const (
 	PartHead = 64
 )
 
-// partBufs holds memory for what Part reads.
-var partBufs = sync.Pool{New: func() any { return new([]byte) }}
+// partBuf is memory for what Part reads.
+type partBuf struct{ front, groups []byte }
+
+var partBufs = sync.Pool{New: func() any { return new(partBuf) }}
 
 // Part calls fn with the bytes of chunk id from off to off+n, with the first PartHead bytes of the chunk, both verified by the
 // hashes of the chunk's groups without reading the rest of it, and with the length of the chunk. The
@@ -37,57 +40,98 @@ func (s *Store) Part(ctx context.Context, id chunk.ID, off, n int, fn func(part,
 	if !l.grouped || off < 0 || n <= 0 || n > l.size || off > l.size-n || last-first >= maxPartGroups || l.size <= hashtree.GroupSize {
 		return fmt.Errorf("read a part of chunk %v: %w", id, ErrWhole)
 	}
-	from := first * hashtree.GroupSize
-	buf := partBufs.Get().(*[]byte)
+	buf := partBufs.Get().(*partBuf)
 	defer partBufs.Put(buf)
-	read, err := s.readPart(buf, l, from, min((last+1)*hashtree.GroupSize, l.size))
+	read, err := s.readPart(buf, id, l, first, min((last+1)*hashtree.GroupSize, l.size))
 	if err != nil {
 		return fmt.Errorf("read a part of chunk %v: %w", id, err)
 	}
-	if !read.belongsTo(id, first) {
+	if !read.belongsTo(id) {
 		return fmt.Errorf("part of a chunk in pack %d at %d: %w", l.pack, l.off, ErrDamaged)
 	}
-	return fn(read.groups[off-from:][:n], read.begin[:PartHead], l.size)
+	return fn(read.groups[off-first*hashtree.GroupSize:][:n], read.front.head(), l.size)
 }
+
+// front is what a part of a chunk is verified and opened with: the hashes of the chunk's groups, and its first PartHead bytes.
+type front []byte
+
+func (f front) hashes() []byte { return f[:len(f)-PartHead] }
+func (f front) head() []byte   { return f[len(f)-PartHead:] }
 
 // partRead is what Part reads of a chunk.
 type partRead struct {
-	hashes []byte // of all groups
-	begin  []byte // the first group
+	front  front
+	begin  []byte // the first group, where the head of front is to be verified by it
 	groups []byte // those with the part
+	first  int    // the number of the first of them
 }
 
-// belongsTo reports whether everything is of the chunk id, and groups begin with that of the index first.
-func (r partRead) belongsTo(id chunk.ID, first int) bool {
-	return hashtree.Root(r.hashes) == id && fits(r.hashes, r.groups, first) && (first == 0 || fits(r.hashes, r.begin, 0))
+// belongsTo reports whether everything is of the chunk id.
+func (r partRead) belongsTo(id chunk.ID) bool {
+	hashes := r.front.hashes()
+	return hashtree.Root(hashes) == id && fits(hashes, r.groups, r.first) && fits(hashes, r.begin, 0)
 }
 
-// readPart reads the bytes of the chunk at l from one offset to another, which lie between groups. The result lies in
-// *buf, which grows as needed.
-func (s *Store) readPart(buf *[]byte, l loc, from, to int) (r partRead, err error) {
+// readPart reads the groups of the chunk id, which lies at l, from the group first to an offset, and its front: from the index, or from
+// the pack if the index does not have it. The result lies in buf.
+func (s *Store) readPart(buf *partBuf, id chunk.ID, l loc, first, to int) (r partRead, err error) {
 	p, err := s.packs.acquire(l.pack)
 	if err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, s.packs.release(p)) }()
+	buf.front, err = s.idx.front(buf.front[:0], id)
+	if errors.Is(err, ErrNotFound) {
+		return readApart(buf, p, l, first, to)
+	}
+	if _, hashes := l.hashes(); err == nil && len(buf.front) != hashes+PartHead {
+		err = fmt.Errorf("front of %d bytes: %w", len(buf.front), errIndexDamaged)
+	}
+	if err != nil {
+		return r, err
+	}
+	from := first * hashtree.GroupSize
+	groups, err := s.packs.readAround(p, &buf.groups, l.chunk()+int64(from), to-from)
+	return partRead{front: buf.front, groups: groups, first: first}, err
+}
+
+// readApart is readPart with the front from the pack, verified by the first group.
+func readApart(buf *partBuf, p *pack, l loc, first, to int) (r partRead, err error) {
 	off, hashes := l.hashes()
-	front := hashes + hashtree.GroupSize
+	begin := hashes + hashtree.GroupSize
+	from := first * hashtree.GroupSize
 	// What is between is not worth a read of its own.
 	apart := max(0, from-hashtree.GroupSize)
-	if need := hashes + to - apart; cap(*buf) < need {
-		*buf = make([]byte, need)
+	need := hashes + to - apart
+	b := slices.Grow(buf.groups[:0], need)[:need]
+	buf.groups = b
+	r = partRead{front: b[:hashes+PartHead], groups: b[hashes+from-apart:], first: first}
+	if first > 0 {
+		r.begin = b[hashes:begin]
 	}
-	b := (*buf)[:hashes+to-apart]
-	r = partRead{hashes: b[:hashes], begin: b[hashes:front], groups: b[hashes+from-apart:]}
 	if apart == 0 {
 		return r, readFull(p, b, off)
 	}
 	// The disk is to be at both at a time. It is a hint: pebble gives an error even where there was none.
-	_ = p.file.Prefetch(off, int64(front))
+	_ = p.file.Prefetch(off, int64(begin))
 	if err = readFull(p, r.groups, l.chunk()+int64(from)); err != nil {
 		return r, err
 	}
-	return r, readFull(p, b[:front], off)
+	return r, readFull(p, b[:begin], off)
+}
+
+// frontOf reads the front of the chunk id at l for the index, where it only saves reading: none if it does not lie there as it should. Its
+// head is not verified: the caller has just verified or written it.
+func (s *Store) frontOf(id chunk.ID, l loc) front {
+	if !l.grouped {
+		return nil
+	}
+	off, hashes := l.hashes()
+	f := make(front, hashes+PartHead)
+	if n, err := s.readAt(l.pack, f, off); err != nil || n < len(f) || hashtree.Root(f.hashes()) != id {
+		return nil
+	}
+	return f
 }
 
 // readFull fills b from a pack.

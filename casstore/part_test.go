@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -136,6 +137,62 @@ func TestPartOfDamaged(t *testing.T) {
 			wantPart(t, s, data, off, 100)
 		}
 	})
+}
+
+// TestPartReadsOnePlace: what a part is verified and opened with is in the index.
+func TestPartReadsOnePlace(t *testing.T) {
+	disk := vfs.NewMem()
+	s := mustOpen(t, kinds[0], disk).(*Store)
+	data := random(4 * hashtree.GroupSize)
+	id, _, err := s.Add(bg, data)
+	if err := errors.Join(err, s.Sync(bg)); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := disk.UnsafeGetFileDataBuffer("store/" + packName(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(raw[packHeaderSize+recordHeaderSize:][:4*hashtree.HashSize+hashtree.GroupSize])
+	wantPart(t, s, data, 2*hashtree.GroupSize, 1000)
+	if err := s.Part(bg, id, 0, 1, noPart); !errors.Is(err, ErrDamaged) {
+		t.Errorf("part of the damaged group: %v, want ErrDamaged", err)
+	}
+	if err := s.Delete(bg, id); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := s.idx.front(nil, id); !errors.Is(err, ErrNotFound) {
+		t.Errorf("front of a deleted chunk: %x, %v", f, err)
+	}
+}
+
+// TestScrubMendsFronts: a front that the index lacks, or has wrong, is entered.
+func TestScrubMendsFronts(t *testing.T) {
+	s := mustOpen(t, kinds[0], vfs.NewMem()).(*Store)
+	data := random(70000)
+	id, _, err := s.Add(bg, data)
+	if err := errors.Join(err, s.Sync(bg)); err != nil {
+		t.Fatal(err)
+	}
+	want, err := s.idx.front(nil, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := slices.Clone(want)
+	wrong[len(wrong)-1]++
+	for name, spoil := range map[string]func() error{
+		"lost":  func() error { return s.idx.db.Delete(frontKey(nil, id), pebble.NoSync) },
+		"wrong": func() error { return s.idx.db.Set(frontKey(nil, id), wrong, pebble.NoSync) },
+	} {
+		if err := spoil(); err != nil {
+			t.Fatal(err)
+		}
+		if rep, err := s.Scrub(bg, nil); err != nil || rep.Chunks != 1 || rep.Records != 0 {
+			t.Errorf("%s: scrub says %+v: %v", name, rep, err)
+		}
+		if got, err := s.idx.front(nil, id); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: front is %x, want %x: %v", name, got, want, err)
+		}
+	}
 }
 
 // TestPartOfForged: other bytes with hashes to match are not the chunk.

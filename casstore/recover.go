@@ -216,7 +216,7 @@ func (s *Store) enter(found map[chunk.ID]loc) (n int, err error) {
 			continue
 		}
 		if err == nil || errors.Is(err, ErrNotFound) {
-			err = c.set(id, l)
+			err = c.set(id, l, s.frontOf(id, l))
 		}
 		if err != nil {
 			return 0, errors.Join(err, c.abort())

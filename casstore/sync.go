@@ -119,7 +119,7 @@ func (s *Store) commitRecent(upto Position) error {
 		if again[id] {
 			enter = c.set
 		}
-		if err := enter(id, l); err != nil {
+		if err := enter(id, l, s.frontOf(id, l)); err != nil {
 			return errors.Join(err, c.abort())
 		}
 		s.unflushed += int64(l.size)
