@@ -1,29 +1,49 @@
 package chunk
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 const (
 	fanoutLog = 7
 	// Fanout is the number of children of a node: 4 KiB of IDs.
 	Fanout = 1 << fanoutLog
 	// MaxNode is the greatest length of an encoded node, in bytes.
-	MaxNode = nodeHeader + Fanout*IDSize
+	MaxNode = nodeHeader + Fanout*(IDSize+countSize)
 
-	nodeFormat = 1
-	nodeHeader = 3 // format, height, count
-	maxHeight  = 7
+	// idsFormat is that of the nodes right above blocks, and was once that of all; countsFormat has the number of
+	// blocks below each child as well.
+	idsFormat    = 1
+	countsFormat = 2
+	nodeHeader   = 3 // format, height, count
+	countSize    = 6
+	maxHeight    = 7
 )
 
-// node is a decoded node: its children, of which those past the last that is no
-// hole are zero.
-type node [Fanout]ID
+// node is a decoded node. Its children past the last that is no hole are zero.
+type node struct {
+	child [Fanout]ID
+	data  [Fanout]int64 // how many blocks below each are no holes
+}
 
 // encode appends n as a node of the given height to dst. n has a child.
 func (n *node) encode(dst []byte, height uint8) []byte {
 	count := n.count()
-	dst = append(dst, nodeFormat, height, byte(count))
+	format := byte(countsFormat)
+	if height == 1 {
+		format = idsFormat
+	}
+	dst = append(dst, format, height, byte(count))
 	for i := range count {
-		dst = append(dst, n[i][:]...)
+		dst = append(dst, n.child[i][:]...)
+	}
+	if format == countsFormat {
+		for i := range count {
+			var b [8]byte
+			binary.BigEndian.PutUint64(b[:], uint64(n.data[i]))
+			dst = append(dst, b[8-countSize:]...)
+		}
 	}
 	return dst
 }
@@ -31,45 +51,69 @@ func (n *node) encode(dst []byte, height uint8) []byte {
 // count returns the number of children up to the last that is no hole.
 func (n *node) count() int {
 	count := Fanout
-	for count > 0 && n[count-1].IsZero() {
+	for count > 0 && n.child[count-1].IsZero() {
 		count--
 	}
 	return count
 }
 
-// checkNode returns the children's bytes of an encoded node of the given height,
-// which may hold the given number of blocks.
-func checkNode(b []byte, height uint8, blocks int64) ([]byte, error) {
-	if len(b) < nodeHeader+IDSize || len(b) > MaxNode {
-		return nil, fmt.Errorf("%w: a node of %d bytes", ErrMalformed, len(b))
+// sum returns how many blocks below n are no holes.
+func (n *node) sum() (data int64) {
+	for _, d := range n.data {
+		data += d
 	}
-	if b[0] != nodeFormat {
-		return nil, fmt.Errorf("%w: node format %d", ErrMalformed, b[0])
+	return data
+}
+
+// checkNode returns the bytes of the children's IDs of an encoded node of the given height, which may hold the given
+// number of blocks, and those of their counts, if it has them.
+func checkNode(b []byte, height uint8, blocks int64) (ids, counts []byte, err error) {
+	if len(b) < nodeHeader+IDSize || len(b) > MaxNode {
+		return nil, nil, fmt.Errorf("%w: a node of %d bytes", ErrMalformed, len(b))
+	}
+	each := IDSize
+	if b[0] == countsFormat {
+		each += countSize
+	}
+	if b[0] != idsFormat && (b[0] != countsFormat || height == 1) {
+		return nil, nil, fmt.Errorf("%w: node format %d in height %d", ErrMalformed, b[0], height)
 	}
 	if b[1] != height || height == 0 || height > maxHeight {
-		return nil, fmt.Errorf("%w: a node of height %d in place of %d", ErrMalformed, b[1], height)
+		return nil, nil, fmt.Errorf("%w: a node of height %d in place of %d", ErrMalformed, b[1], height)
 	}
-	children := b[nodeHeader:]
-	if len(children) != int(b[2])*IDSize {
-		return nil, fmt.Errorf("%w: %d bytes for %d children", ErrMalformed, len(children), b[2])
+	n := int(b[2])
+	if len(b) != nodeHeader+n*each || n > Fanout {
+		return nil, nil, fmt.Errorf("%w: a node of %d bytes with %d children", ErrMalformed, len(b), n)
 	}
-	if blocks <= int64(b[2]-1)*span(height-1) {
-		return nil, fmt.Errorf("%w: a node that reaches past the end", ErrMalformed)
+	if blocks <= int64(n-1)*span(height-1) {
+		return nil, nil, fmt.Errorf("%w: a node that reaches past the end", ErrMalformed)
 	}
-	if ID(children[len(children)-IDSize:]).IsZero() {
-		return nil, fmt.Errorf("%w: a node that ends in a hole", ErrMalformed)
+	ids = b[nodeHeader:][:n*IDSize]
+	if ID(ids[len(ids)-IDSize:]).IsZero() {
+		return nil, nil, fmt.Errorf("%w: a node that ends in a hole", ErrMalformed)
 	}
-	return children, nil
+	return ids, b[nodeHeader+n*IDSize:], nil
 }
 
 func decodeNode(b []byte, height uint8, blocks int64) (*node, error) {
-	children, err := checkNode(b, height, blocks)
+	ids, counts, err := checkNode(b, height, blocks)
 	if err != nil {
 		return nil, err
 	}
 	var n node
-	for i := range len(children) / IDSize {
-		n[i] = ID(children[i*IDSize:])
+	for i := range len(ids) / IDSize {
+		n.child[i] = ID(ids[i*IDSize:])
+		most := min(span(height-1), blocks-int64(i)*span(height-1))
+		if len(counts) > 0 {
+			var b [8]byte
+			copy(b[8-countSize:], counts[i*countSize:][:countSize])
+			n.data[i] = int64(binary.BigEndian.Uint64(b[:]))
+		} else if !n.child[i].IsZero() {
+			n.data[i] = most // of what an older version wrote it is not known
+		}
+		if n.data[i] > most || (n.data[i] == 0) != n.child[i].IsZero() {
+			return nil, fmt.Errorf("%w: %d blocks below a child that has room for %d", ErrMalformed, n.data[i], most)
+		}
 	}
 	return &n, nil
 }

@@ -15,20 +15,27 @@ func TestGoldenNodes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var full node
-	for i := range full {
-		full[i] = blockID(uint64(i) + 1)
+	var full, all node
+	for i := range Fanout {
+		full.set(i, subtree{id: blockID(uint64(i) + 1), data: span(1)})
+		all.set(i, leaf(blockID(uint64(i)+1)))
 	}
+	var counts node
+	counts.set(1, subtree{id: blockID(2), data: 1})
+	counts.set(3, subtree{id: blockID(3), data: span(2)})
 	for name, want := range map[string]struct {
 		n      node
 		height uint8
+		old    bool // of a version before there were counts: all below a child is data
 	}{
-		"first": {node{0: blockID(1)}, 1},
-		"holes": {node{1: blockID(2), 3: blockID(0xfedcba9876543210)}, 3},
-		"full":  {full, 2},
+		"first":  {nodeOf(1, map[int]uint64{0: 1}), 1, false},
+		"all":    {all, 1, false},
+		"counts": {counts, 3, false},
+		"holes":  {nodeOf(3, map[int]uint64{1: 2, 3: 0xfedcba9876543210}), 3, true},
+		"full":   {full, 2, true},
 	} {
 		golden := line(t, string(text), name)
-		if got := want.n.encode(nil, want.height); !bytes.Equal(got, golden) {
+		if got := want.n.encode(nil, want.height); !want.old && !bytes.Equal(got, golden) {
 			t.Errorf("%s: encoded %x, want %x", name, got, golden)
 		}
 		got, err := decodeNode(golden, want.height, span(want.height))
@@ -36,6 +43,19 @@ func TestGoldenNodes(t *testing.T) {
 			t.Errorf("%s: decoded %v: %v", name, got, err)
 		}
 	}
+}
+
+// nodeOf returns a node of a height with the children with some numbers, below which there are no holes.
+func nodeOf(height uint8, children map[int]uint64) (n node) {
+	for i, number := range children {
+		n.set(i, subtree{id: blockID(number), data: span(height - 1)})
+	}
+	return n
+}
+
+func encoded(height uint8, children map[int]uint64) []byte {
+	n := nodeOf(height, children)
+	return n.encode(nil, height)
 }
 
 // line returns the bytes of a line "name hex" of a file.
@@ -55,14 +75,18 @@ func line(t *testing.T, text, name string) []byte {
 }
 
 func TestMalformedNodes(t *testing.T) {
-	good := (&node{1: blockID(7)}).encode(nil, 2)
+	good := encoded(2, map[int]uint64{1: 7})
 	with := func(change func(b []byte) []byte) []byte { return change(bytes.Clone(good)) }
 	for name, b := range map[string][]byte{
 		"empty":         nil,
 		"header alone":  good[:3],
 		"cut":           good[:len(good)-1],
 		"longer":        append(bytes.Clone(good), 0),
-		"other format":  with(func(b []byte) []byte { b[0] = 2; return b }),
+		"other format":  with(func(b []byte) []byte { b[0] = 3; return b }),
+		"no counts":     with(func(b []byte) []byte { b[0] = 1; return b }),
+		"count too big": with(func(b []byte) []byte { b[len(b)-1]++; return b }),
+		"nothing below": with(func(b []byte) []byte { b[len(b)-1] = 0; return b }),
+		"hole below":    with(func(b []byte) []byte { b[len(b)-countSize-1] = 1; return b }),
 		"other height":  with(func(b []byte) []byte { b[1] = 1; return b }),
 		"count 0":       with(func(b []byte) []byte { b[2] = 0; return b }),
 		"count 1":       with(func(b []byte) []byte { b[2] = 1; return b }),
@@ -78,7 +102,9 @@ func TestMalformedNodes(t *testing.T) {
 	if _, err := decodeNode(good, 2, span(1)); !errors.Is(err, ErrMalformed) {
 		t.Errorf("past the end: %v", err)
 	}
-	if _, err := decodeNode(good, 2, span(1)+1); err != nil {
+	var one node
+	one.set(1, leaf(blockID(7)))
+	if _, err := decodeNode(one.encode(nil, 2), 2, span(1)+1); err != nil {
 		t.Errorf("up to the end: %v", err)
 	}
 }
@@ -86,11 +112,14 @@ func TestMalformedNodes(t *testing.T) {
 // FuzzNode reads foreign bytes as the only node of a version, by every way there
 // is. A node that is taken must be the one encoding of what it says.
 func FuzzNode(f *testing.F) {
-	f.Add((&node{0: blockID(1)}).encode(nil, 1), int64(100))
-	f.Add((&node{1: blockID(1), 127: blockID(2)}).encode(nil, 1), int64(128))
-	f.Add((&node{5: blockID(1)}).encode(nil, 2), int64(4))
+	f.Add(encoded(1, map[int]uint64{0: 1}), int64(100))
+	f.Add(encoded(1, map[int]uint64{1: 1, 127: 2}), int64(128))
+	f.Add(encoded(2, map[int]uint64{5: 1}), int64(4))
 	f.Add([]byte{1, 1, 1}, int64(2))
 	f.Fuzz(func(t *testing.T, b []byte, blocks int64) {
+		if n, err := decodeNode(b, 2, span(2)); err == nil && b[0] == countsFormat && !bytes.Equal(n.encode(nil, 2), b) {
+			t.Fatalf("taken, but encoded as %x", n.encode(nil, 2))
+		}
 		blocks = 2 + (blocks%Fanout+Fanout)%Fanout%(Fanout-1)
 		io := newMemIO()
 		id, _ := io.SaveNode(bg, bytes.Clone(b))

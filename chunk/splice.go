@@ -31,8 +31,8 @@ func Splice(ctx context.Context, io NodeIO, v Version, size, at int64, src Versi
 	}
 	next.Height = heightFor(end)
 	s := splicer{io: io, v: v, src: src, at: at, from: from, n: n, end: end}
-	var err error
-	next.Root, err = s.build(ctx, next.Height, 0)
+	root, err := s.build(ctx, next.Height, 0)
+	next.setData(root)
 	return next, err
 }
 
@@ -47,9 +47,9 @@ type splicer struct {
 }
 
 // build returns the root of height h whose first block is base.
-func (s *splicer) build(ctx context.Context, h uint8, base int64) (ID, error) {
+func (s *splicer) build(ctx context.Context, h uint8, base int64) (subtree, error) {
 	if base >= s.end {
-		return ID{}, nil
+		return subtree{height: h}, nil
 	}
 	stop := min(base+span(h), s.end)
 	if stop <= s.at || base >= s.at+s.n {
@@ -59,11 +59,12 @@ func (s *splicer) build(ctx context.Context, h uint8, base int64) (ID, error) {
 		return s.subtree(ctx, s.src, h, there)
 	}
 	var n node
-	for i := range n {
-		var err error
-		if n[i], err = s.build(ctx, h-1, base+int64(i)*span(h-1)); err != nil {
-			return ID{}, err
+	for i := range Fanout {
+		child, err := s.build(ctx, h-1, base+int64(i)*span(h-1))
+		if err != nil {
+			return subtree{}, err
 		}
+		n.set(i, child)
 	}
 	return save(ctx, s.io, &n, h)
 }
@@ -74,24 +75,27 @@ func (s *splicer) fits(h uint8, base, count int64) bool {
 }
 
 // subtree returns the root of height h whose first block is block base of v.
-func (s *splicer) subtree(ctx context.Context, v Version, h uint8, base int64) (ID, error) {
-	id, room := v.Root, v.Blocks()
+func (s *splicer) subtree(ctx context.Context, v Version, h uint8, base int64) (subtree, error) {
+	t, room := v.root(), v.Blocks()
 	if base >= room {
-		return ID{}, nil
+		return subtree{height: h}, nil
 	}
-	for at := v.Height; at > h && !id.IsZero(); at-- {
-		n, err := load(ctx, s.io, id, at, room)
+	for t.height > h && !t.id.IsZero() {
+		n, err := load(ctx, s.io, t.id, t.height, room)
 		if err != nil {
-			return ID{}, err
+			return subtree{}, err
 		}
-		slot := base / span(at-1)
-		id, base, room = n[slot], base-slot*span(at-1), room-slot*span(at-1)
+		slot := base / span(t.height-1)
+		base, room = base-slot*span(t.height-1), room-slot*span(t.height-1)
+		t = n.below(int(slot), t.height)
 	}
-	for at := v.Height + 1; at <= h; at++ { // the tree grows
+	for at := v.Height + 1; at <= h && !t.id.IsZero(); at++ { // the tree grows
+		var n node
+		n.set(0, t)
 		var err error
-		if id, err = save(ctx, s.io, &node{id}, at); err != nil {
-			return ID{}, err
+		if t, err = save(ctx, s.io, &n, at); err != nil {
+			return subtree{}, err
 		}
 	}
-	return id, nil
+	return t, nil
 }

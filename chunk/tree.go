@@ -32,7 +32,7 @@ func Block(ctx context.Context, io NodeIO, v Version, index int64) (ID, error) {
 		if err != nil {
 			return ID{}, fmt.Errorf("load node %v: %w", id, err)
 		}
-		children, err := checkNode(b, h, room)
+		children, _, err := checkNode(b, h, room)
 		if err != nil {
 			return ID{}, fmt.Errorf("read node %v: %w", id, err)
 		}
@@ -127,7 +127,7 @@ func (w *walker) walk(ctx context.Context, id ID, h uint8, base int64) error {
 	if err != nil {
 		return err
 	}
-	for i, child := range n {
+	for i, child := range n.child {
 		if child.IsZero() {
 			continue
 		}
@@ -137,6 +137,24 @@ func (w *walker) walk(ctx context.Context, id ID, h uint8, base int64) error {
 	}
 	return nil
 }
+
+// subtree is a root of some height, with the number of blocks below it that are no holes.
+type subtree struct {
+	id     ID
+	height uint8
+	data   int64
+}
+
+// root returns the root of v.
+func (v Version) root() subtree { return subtree{v.Root, v.Height, v.Data()} }
+
+// below returns a child of a node of the given height.
+func (n *node) below(slot int, height uint8) subtree {
+	return subtree{n.child[slot], height - 1, n.data[slot]}
+}
+
+// set makes s a child.
+func (n *node) set(slot int, s subtree) { n.child[slot], n.data[slot] = s.id, s.data }
 
 // load reads the node id of height h, below which the version has the given number
 // of blocks.

@@ -88,8 +88,8 @@ func checkVersion(t *rapid.T, io *memIO, v Version, m model) {
 	if err := v.Check(); err != nil || v.Size != m.size {
 		t.Fatalf("version %+v, want size %d: %v", v, m.size, err)
 	}
-	if got := blocksOf(t, io, v); !maps.Equal(got, m.blocks) {
-		t.Fatalf("blocks %v, want %v", got, m.blocks)
+	if got := blocksOf(t, io, v); !maps.Equal(got, m.blocks) || v.Data() != int64(len(got)) {
+		t.Fatalf("blocks %v, %d of them, want %v", got, v.Data(), m.blocks)
 	}
 	for i := range m.blocks {
 		for _, at := range []int64{i, i + 1, i - 1} {
@@ -311,8 +311,8 @@ func TestAllOfRepeats(t *testing.T) {
 	id := blockID(1)
 	for h := uint8(1); h <= 5; h++ {
 		var n node
-		for i := range n {
-			n[i] = id
+		for i := range Fanout {
+			n.set(i, subtree{id: id, data: span(h - 1)})
 		}
 		id, _ = io.SaveNode(bg, n.encode(nil, h))
 	}

@@ -32,18 +32,13 @@ func Update(ctx context.Context, io NodeIO, v Version, size int64, changes map[i
 	if n := len(order); n > 0 && (order[0] < 0 || order[n-1] >= u.end) {
 		return Version{}, fmt.Errorf("%w: change of blocks %d to %d of %d", ErrMalformed, order[0], order[n-1], u.end)
 	}
-	old, err := u.lower(ctx, subtree{v.Root, v.Height}, next.Height)
+	old, err := u.lower(ctx, v.root(), next.Height)
 	if err != nil {
 		return Version{}, err
 	}
-	next.Root, err = u.update(ctx, old, next.Height, 0, order)
+	root, err := u.update(ctx, old, next.Height, 0, order)
+	next.setData(root)
 	return next, err
-}
-
-// subtree is a root of some height.
-type subtree struct {
-	id     ID
-	height uint8
 }
 
 // updater rewrites the paths to changed blocks.
@@ -57,15 +52,16 @@ type updater struct {
 // lower goes down the first children while old is higher than wanted: all else is
 // past the new end.
 func (u *updater) lower(ctx context.Context, old subtree, want uint8) (subtree, error) {
-	for ; old.height > want; old.height-- {
+	for old.height > want {
 		if old.id.IsZero() {
+			old.height--
 			continue
 		}
 		n, err := load(ctx, u.io, old.id, old.height, u.oldEnd)
 		if err != nil {
 			return old, err
 		}
-		old.id = n[0]
+		old = n.below(0, old.height)
 	}
 	return old, nil
 }
@@ -73,41 +69,51 @@ func (u *updater) lower(ctx context.Context, old subtree, want uint8) (subtree, 
 // update returns the root of height h whose first block is base, made from old,
 // which is of that height, or lower and holds the first blocks of a tree that
 // grows. order lists the changes below this root.
-func (u *updater) update(ctx context.Context, old subtree, h uint8, base int64, order []int64) (ID, error) {
+func (u *updater) update(ctx context.Context, old subtree, h uint8, base int64, order []int64) (subtree, error) {
 	if base >= u.end {
-		return ID{}, nil
+		return subtree{height: h}, nil
 	}
 	cut := !old.id.IsZero() && u.end < u.oldEnd && base+span(h) > u.end
 	if len(order) == 0 && (old.id.IsZero() || !cut && old.height == h) {
-		return old.id, nil
+		old.height = h
+		return old, nil
 	}
 	if h == 0 {
 		if len(order) > 0 {
-			return u.changes[base], nil
+			return leaf(u.changes[base]), nil
 		}
-		return old.id, nil
+		return old, nil
 	}
 	was, err := u.children(ctx, old, h, base)
 	if err != nil {
-		return ID{}, err
+		return subtree{}, err
 	}
 	n := *was
-	for i := range n {
+	for i := range Fanout {
 		first := base + int64(i)*span(h-1)
 		mine, _ := slices.BinarySearch(order, first+span(h-1))
-		child := subtree{n[i], h - 1}
+		child := n.below(i, h)
 		if i == 0 && old.height < h {
 			child = old
 		}
-		if n[i], err = u.update(ctx, child, h-1, first, order[:mine]); err != nil {
-			return ID{}, err
+		if child, err = u.update(ctx, child, h-1, first, order[:mine]); err != nil {
+			return subtree{}, err
 		}
+		n.set(i, child)
 		order = order[mine:]
 	}
 	if old.height == h && n == *was {
-		return old.id, nil
+		return old, nil
 	}
 	return save(ctx, u.io, &n, h)
+}
+
+// leaf returns a block as a subtree.
+func leaf(id ID) subtree {
+	if id.IsZero() {
+		return subtree{}
+	}
+	return subtree{id: id, data: 1}
 }
 
 // children returns the children of old as those of a node of height h, none if old
@@ -119,14 +125,14 @@ func (u *updater) children(ctx context.Context, old subtree, h uint8, base int64
 	return load(ctx, u.io, old.id, h, u.oldEnd-base)
 }
 
-// save stores a node and returns its ID; one without children is a hole.
-func save(ctx context.Context, io NodeIO, n *node, h uint8) (ID, error) {
+// save stores a node and returns it as a subtree; one without children is a hole.
+func save(ctx context.Context, io NodeIO, n *node, h uint8) (subtree, error) {
 	if n.count() == 0 {
-		return ID{}, nil
+		return subtree{height: h}, nil
 	}
 	id, err := io.SaveNode(ctx, n.encode(make([]byte, 0, MaxNode), h))
 	if err != nil {
-		return ID{}, fmt.Errorf("save node: %w", err)
+		return subtree{}, fmt.Errorf("save node: %w", err)
 	}
-	return id, nil
+	return subtree{id, h, n.sum()}, nil
 }

@@ -34,6 +34,10 @@ type Version struct {
 	Height uint8
 	Root   ID // zero: all holes
 
+	// Holes is how many blocks are holes, or 0 if Root is zero. It tells how much space a file takes, and nothing depends on it: versions of older programs
+	// have 0 whatever they hold.
+	Holes int64
+
 	// Inline is the whole content if it is so small that it needs no chunk; then
 	// Root is zero. It is read only.
 	Inline []byte
@@ -46,7 +50,7 @@ func (v Version) Check() error {
 	case v.Size < 0:
 		return fmt.Errorf("%w: size %d", ErrMalformed, v.Size)
 	case len(v.Inline) > 0:
-		if int64(len(v.Inline)) != v.Size || v.Height != 0 || !v.Root.IsZero() {
+		if int64(len(v.Inline)) != v.Size || v.Height != 0 || !v.Root.IsZero() || v.Holes != 0 {
 			return fmt.Errorf("%w: %d inline bytes beside a tree or another size", ErrMalformed, len(v.Inline))
 		}
 		return nil
@@ -58,6 +62,8 @@ func (v Version) Check() error {
 		return fmt.Errorf("%w: empty, with a root", ErrMalformed)
 	case v.Height != heightFor(v.Blocks()):
 		return fmt.Errorf("%w: height %d for %d blocks", ErrMalformed, v.Height, v.Blocks())
+	case v.Holes != 0 && v.Root.IsZero(), v.Holes < 0, v.Holes > 0 && v.Holes >= v.Blocks():
+		return fmt.Errorf("%w: %d holes in %d blocks", ErrMalformed, v.Holes, v.Blocks())
 	}
 	return nil
 }
@@ -78,6 +84,22 @@ func (v Version) Blocks() int64 {
 		return 0
 	}
 	return blocksFor(v.Size, v.BlockLog)
+}
+
+// Data returns the number of blocks of v that are no holes.
+func (v Version) Data() int64 {
+	if v.Root.IsZero() {
+		return 0
+	}
+	return v.Blocks() - v.Holes
+}
+
+// setData gives v its root, below which there are so many blocks that are no holes.
+func (v *Version) setData(root subtree) {
+	v.Root = root.id
+	if !root.id.IsZero() {
+		v.Holes = v.Blocks() - root.data
+	}
 }
 
 func blocksFor(size int64, log uint8) int64 {

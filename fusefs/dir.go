@@ -125,7 +125,7 @@ func (c *call) putDirentPlus(b []byte, dir uint64, e *volume.DirEntry, fresh boo
 	if err != nil {
 		return 0 // gone meanwhile, or not readable: a lookup of its own will tell
 	}
-	putEntryOut(b, &a, c.nameValidity(fresh, dir), c.attrValidity(fresh, a.Ino))
+	putEntryOut(b, &a, c.nameValidity(fresh, dir), c.attrValidity(fresh, &a))
 	return a.Ino
 }
 

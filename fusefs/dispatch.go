@@ -308,7 +308,7 @@ func (s *Server) writeMessage(msg []byte) error {
 func (c *call) sendAttr(a *volume.Attr) error {
 	msg := c.scratch[:outHeaderSize+attrOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putAttrOut(msg[outHeaderSize:], a, c.attrValidity(fresh, a.Ino))
+		putAttrOut(msg[outHeaderSize:], a, c.attrValidity(fresh, a))
 		_ = c.send(msg) // nothing was given away that would have to be taken back
 	})
 	return nil
@@ -319,7 +319,7 @@ func (c *call) sendEntry(dir fuse.NodeID, a *volume.Attr) error {
 	msg := c.scratch[:outHeaderSize+entryOutSize]
 	var err error
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a.Ino))
+		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a))
 		err = c.send(msg)
 	})
 	if err != nil {
@@ -343,8 +343,8 @@ const shortValidity = time.Second
 
 // attrValidity is how long the kernel may keep an inode's attributes. It is asked
 // while the answer is written.
-func (c *call) attrValidity(fresh bool, ino uint64) time.Duration {
-	if !fresh || !c.s.vol.Covered(ino) {
+func (c *call) attrValidity(fresh bool, a *volume.Attr) time.Duration {
+	if !fresh || a.BlocksVary || !c.s.vol.Covered(a.Ino) {
 		return 0
 	}
 	return c.s.cfg.Validity

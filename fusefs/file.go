@@ -108,7 +108,7 @@ func (c *call) sendOpened(dir fuse.NodeID, a *volume.Attr, h *volume.Handle, fla
 	id := c.s.files.add(f)
 	msg := c.scratch[:outHeaderSize+entryOutSize+openOutSize]
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
-		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a.Ino))
+		putEntryOut(msg[outHeaderSize:], a, c.nameValidity(fresh, uint64(dir)), c.attrValidity(fresh, a))
 		putOpenOut(msg[outHeaderSize+entryOutSize:], id, c.s.openReply(h, flags))
 		err = c.send(msg)
 	})

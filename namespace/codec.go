@@ -85,11 +85,21 @@ func appendBytes(b []byte, v string) []byte {
 
 func appendI64(b []byte, v int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(v)) }
 
+// holesBit is set beside the log2 of the block size if the number of holes follows.
+const holesBit = 0x80
+
 func appendContent(b []byte, c *Content) []byte {
 	b = c.ID.Append(b)
 	b = appendI64(appendI64(b, c.Mtime), c.Time)
 	b = binary.AppendUvarint(b, uint64(c.Size))
-	b = append(b, c.BlockLog, c.Height)
+	log := c.BlockLog
+	if c.Holes > 0 {
+		log |= holesBit
+	}
+	b = append(b, log, c.Height)
+	if c.Holes > 0 {
+		b = binary.AppendUvarint(b, uint64(c.Holes))
+	}
 	if c.Root.IsZero() {
 		b = append(b, 0)
 	} else {
@@ -101,6 +111,10 @@ func appendContent(b []byte, c *Content) []byte {
 func (d *decoder) content() (c Content) {
 	c.ID, c.Mtime, c.Time = d.op(), d.i64(), d.i64()
 	c.Version = chunk.Version{Size: int64(d.uvarint()), BlockLog: d.u8(), Height: d.u8()}
+	if c.BlockLog&holesBit != 0 {
+		c.BlockLog &^= holesBit
+		c.Holes = int64(d.uvarint())
+	}
 	if d.u8() != 0 {
 		copy(c.Root[:], d.take(chunk.IDSize))
 	}

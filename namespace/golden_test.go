@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -136,10 +137,15 @@ func TestGoldenRecords(t *testing.T) {
 	s := slot{own: []slotEntry{{EntryID{a, 1}, NodeID{5}, KindFile, 9, b, false}, {EntryID{b, 0}, NodeID{7}, KindDir, 9, OpID{}, true}}, aliases: []alias{{"s", EntryID{b, 0}, NodeID{6}, KindDir}}}
 	tb := tomb{Root, "t", 8, []kill{{a, 1}, {b, 2}}}
 	mv := moveRecord{done: true, moves: []dirMove{{NodeID{5}, dir.place, placement{NodeID{6}, "o", EntryID{b, 0}, 6}}}}
+	sparse := Content{a, chunk.Version{Size: 1 << 30, BlockLog: 16, Height: 2, Root: chunk.ID{0xab}, Holes: 16000}, 2, 3}
+	d := decoder{b: appendContent(nil, &sparse)}
+	if got := d.content(); !reflect.DeepEqual(got, sparse) {
+		t.Errorf("sparse content decoded as %+v", got)
+	}
 	x := xattr{a, true, []byte("v")}
 	for name, got := range map[string][]byte{"node-file": file.append(nil), "node-dir": dir.append(nil), "slot": s.append(nil),
 		"tomb": tb.append(nil), "place": file.homes[0].append(nil), "head": (&conflict{Root, "u", s.aliases[0], false}).append(nil),
-		"content": appendContent(nil, &file.heads[0]), "move": mv.append(nil), "xattr": x.append(nil)} {
+		"content": appendContent(nil, &file.heads[0]), "sparse": appendContent(nil, &sparse), "move": mv.append(nil), "xattr": x.append(nil)} {
 		path := filepath.Join("testdata", "record-v2-"+name+".hex")
 		if *update {
 			if err := os.WriteFile(path, []byte(hex.EncodeToString(got)+"\n"), 0o666); err != nil {

@@ -141,7 +141,7 @@ func (x *txn) forkHead(now int64, owner *node, op OpID, dir NodeID, name string)
 	h := owner.heads[i]
 	// Those that did not show besides it, as they equal it, must not show now.
 	alike := slices.DeleteFunc(owner.equalTo(op), func(b []byte) bool { return bytes.Equal(b, op.Append(nil)) })
-	c := &pb.Content{Node: owner.id[:], Size: uint64(h.Size), BlockLog: uint32(h.BlockLog), Height: uint32(h.Height), Inline: h.Inline, Mtime: h.Mtime}
+	c := &pb.Content{Node: owner.id[:], Size: uint64(h.Size), BlockLog: uint32(h.BlockLog), Height: uint32(h.Height), Holes: uint64(h.Holes), Inline: h.Inline, Mtime: h.Mtime}
 	if !h.Root.IsZero() {
 		c.Root = h.Root[:]
 	}
@@ -354,7 +354,7 @@ func (x *txn) applyDemote(id OpID, d *pb.Demote) error {
 
 func contentOf(id OpID, now int64, c *pb.Content) Content {
 	out := Content{ID: id, Mtime: c.Mtime, Time: now}
-	out.Size, out.BlockLog, out.Height = int64(c.Size), uint8(c.BlockLog), uint8(c.Height)
+	out.Size, out.BlockLog, out.Height, out.Holes = int64(c.Size), uint8(c.BlockLog), uint8(c.Height), int64(c.Holes)
 	// The inline bytes are copied: the record outlives the op.
 	out.Inline = slices.Clone(c.Inline)
 	copy(out.Root[:], c.Root)

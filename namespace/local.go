@@ -311,7 +311,7 @@ func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 
 // contentOp builds the op that writes a content.
 func contentOp(id NodeID, v *chunk.Version, mtime int64) *pb.Content {
-	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Inline: v.Inline, Mtime: mtime}
+	c := &pb.Content{Node: id[:], Size: uint64(v.Size), BlockLog: uint32(v.BlockLog), Height: uint32(v.Height), Holes: uint64(v.Holes), Inline: v.Inline, Mtime: mtime}
 	if !v.Root.IsZero() {
 		c.Root = v.Root[:]
 	}

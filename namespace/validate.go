@@ -30,6 +30,8 @@ func checkVersion(v *chunk.Version) error {
 		return ErrInvalidArgument
 	case len(v.Inline) > 0 && (int64(len(v.Inline)) != v.Size || !v.Root.IsZero() || v.Height != 0):
 		return ErrInvalidArgument
+	case v.Holes < 0, v.Holes > 0 && (v.Root.IsZero() || v.Holes >= v.Blocks()):
+		return ErrInvalidArgument
 	}
 	return nil
 }
@@ -157,10 +159,10 @@ func validFork(f *pb.Fork) (bool, error) {
 }
 
 func validContent(c *pb.Content) bool {
-	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 {
+	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 || c.Holes > 1<<62 {
 		return false
 	}
-	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Inline: c.Inline}
+	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Holes: int64(c.Holes), Inline: c.Inline}
 	switch len(c.Root) {
 	case 0:
 	case chunk.IDSize:

@@ -12,10 +12,12 @@ type Attr struct {
 	GID    uint32
 	Rdev   uint32
 	Size   int64
-	Blocks int64 // of 512 bytes: as many as Size takes, 0 if all of it is a hole; holes in part are not counted out
-	Atime  int64
-	Mtime  int64
-	Ctime  int64
+	Blocks int64 // of 512 bytes: as many as Size takes, without the blocks that are holes
+	// BlocksVary says that Blocks may be less as soon as what was written is in the tree.
+	BlocksVary bool
+	Atime      int64
+	Mtime      int64
+	Ctime      int64
 }
 
 // Caller is who asks for an operation.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/zeebo/blake3"
+	"pgregory.net/rapid"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/cipher"
@@ -127,7 +128,7 @@ func (l *memLog) all() [][]byte {
 	return append([][]byte(nil), l.batches...)
 }
 
-func must(t testing.TB, err error) {
+func must(t rapid.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

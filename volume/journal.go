@@ -19,6 +19,10 @@ const (
 	journalBase    = 1 + 24 + 8 + 1 + 1 + chunk.IDSize + 4 // the inline content of the base follows
 	journalFile    = 8 + 8 + 8 + 4
 	journalExtent  = 8 + 4
+
+	// holesBit is set beside the log2 of the block size of the base if its number of holes follows its inline content.
+	holesBit  = 0x80
+	holesSize = 8
 )
 
 // errJournal says that a journal record is malformed.
@@ -64,7 +68,7 @@ func clearRecords(tx kv.Tx, node namespace.NodeID) error {
 }
 
 func (r record) encode() []byte {
-	n := journalBase + len(r.base.Inline) + journalFile
+	n := journalBase + len(r.base.Inline) + holesSize + journalFile
 	for _, e := range r.extents {
 		n += journalExtent + len(e.data)
 	}
@@ -72,10 +76,17 @@ func (r record) encode() []byte {
 	b = binary.BigEndian.AppendUint64(b, r.base.ID.Lamport)
 	b = append(b, r.base.ID.Author[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.base.Size))
-	b = append(b, r.base.BlockLog, r.base.Height)
+	log := r.base.BlockLog
+	if r.base.Holes > 0 {
+		log |= holesBit
+	}
+	b = append(b, log, r.base.Height)
 	b = append(b, r.base.Root[:]...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(r.base.Inline)))
 	b = append(b, r.base.Inline...)
+	if r.base.Holes > 0 {
+		b = binary.BigEndian.AppendUint64(b, uint64(r.base.Holes))
+	}
 	for _, v := range []int64{r.size, r.minSize, r.mtime} {
 		b = binary.BigEndian.AppendUint64(b, uint64(v))
 	}
@@ -139,8 +150,17 @@ func (r *record) decodeBase(b []byte) ([]byte, bool) {
 	if n > 0 {
 		r.base.Inline = append([]byte(nil), b[:n]...)
 	}
+	b = b[n:]
+	if r.base.BlockLog&holesBit != 0 {
+		if len(b) < holesSize {
+			return nil, false
+		}
+		r.base.BlockLog &^= holesBit
+		r.base.Holes = int64(binary.BigEndian.Uint64(b))
+		b = b[holesSize:]
+	}
 	empty := r.base.ID.IsZero() && r.base.Size == 0 && r.base.Root.IsZero() && n == 0
-	return b[n:], empty || r.base.Check() == nil
+	return b, empty || r.base.Check() == nil
 }
 
 // fsync makes the file's content and everything before it durable.

@@ -229,8 +229,27 @@ func (v *Volume) stat(in *inode) (Attr, error) {
 	if in.changed {
 		a.Size, a.Mtime, a.Ctime = in.size, in.mtime, max(a.Ctime, in.wrote)
 	}
-	if a.Blocks = (a.Size + 511) / 512; !in.changed && n.Content.Root.IsZero() && len(n.Content.Inline) == 0 && n.Kind == namespace.KindFile {
-		a.Blocks = 0 // nothing but holes
+	a.Blocks = (a.Size + sectorSize - 1) / sectorSize
+	switch {
+	case n.Kind != namespace.KindFile:
+	case in.changed:
+		a.Blocks = min(a.Blocks, in.stored(v.blockSize(in))/sectorSize)
+		a.BlocksVary = in.base.Holes > 0 || a.Blocks*sectorSize < a.Size
+	case len(n.Content.Inline) == 0:
+		a.Blocks = min(a.Blocks, n.Content.Data()*n.Content.BlockSize()/sectorSize)
 	}
 	return a, nil
+}
+
+// sectorSize is the unit of Attr.Blocks in bytes.
+const sectorSize = 512
+
+// stored returns how many bytes of blocks of bs bytes a changed file takes, at most: what was written over a block is counted beside it, as
+// that may have been a hole. in.mu is held.
+func (in *inode) stored(bs int64) int64 {
+	below := min(in.base.Data(), (in.cut+bs-1)/bs)
+	if len(in.base.Inline) > 0 && in.cut > 0 {
+		below = 1
+	}
+	return (below + int64(len(in.dirty)) + int64(len(in.sealed))) * bs
 }

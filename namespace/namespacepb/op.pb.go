@@ -1239,6 +1239,7 @@ type Content struct {
 	Mtime         int64                  `protobuf:"fixed64,7,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	Replaces      [][]byte               `protobuf:"bytes,8,rep,name=replaces,proto3" json:"replaces,omitempty"` // content ops
 	Revive        bool                   `protobuf:"varint,9,opt,name=revive,proto3" json:"revive,omitempty"`    // bring the file's names back whatever removed them
+	Holes         uint64                 `protobuf:"varint,10,opt,name=holes,proto3" json:"holes,omitempty"`     // how many blocks of the tree are holes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1334,6 +1335,13 @@ func (x *Content) GetRevive() bool {
 		return x.Revive
 	}
 	return false
+}
+
+func (x *Content) GetHoles() uint64 {
+	if x != nil {
+		return x.Holes
+	}
+	return 0
 }
 
 // Keep brings a removed directory back for good.
@@ -1775,7 +1783,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
-	"\aremoved\x18\x04 \x01(\bR\aremoved\"\xdc\x01\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\"\xf2\x01\n" +
 	"\aContent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1b\n" +
@@ -1785,7 +1793,9 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x06inline\x18\x06 \x01(\fR\x06inline\x12\x14\n" +
 	"\x05mtime\x18\a \x01(\x10R\x05mtime\x12\x1a\n" +
 	"\breplaces\x18\b \x03(\fR\breplaces\x12\x16\n" +
-	"\x06revive\x18\t \x01(\bR\x06revive\"\x1a\n" +
+	"\x06revive\x18\t \x01(\bR\x06revive\x12\x14\n" +
+	"\x05holes\x18\n" +
+	" \x01(\x04R\x05holes\"\x1a\n" +
 	"\x04Keep\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\"\x81\x02\n" +
 	"\x04Fork\x12\x16\n" +
