@@ -26,6 +26,7 @@ install: build
 	install -m 755 bin/fsmount "$(DESTDIR)$(PREFIX)/bin/fsmount"
 	ln -sf "$(abspath $(PREFIX))/bin/fsmount" "$(DESTDIR)$(SBIN)/mount.fsmount"
 	ln -sf "$(abspath $(PREFIX))/bin/fsmount" "$(DESTDIR)$(SBIN)/mount.fuse.fsmount"
+	ln -sf "$(abspath $(PREFIX))/bin/fsmount" "$(DESTDIR)$(SBIN)/mount.fuse.forever"
 
 # Builds, makes the mount point, mounts. The first time this creates a volume and
 # shows its recovery phrase.

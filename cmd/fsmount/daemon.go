@@ -52,7 +52,9 @@ func startDaemon(ctx context.Context, g *globals, dir string, opts *nodeOptions,
 		_, _ = cmd.Process.Wait()
 		return err
 	}
-	fmt.Fprintf(g.err, "fsmount: running as process %d, log in %s\n", cmd.Process.Pid, log.Name())
+	if !g.quiet {
+		fmt.Fprintf(g.err, "fsmount: running as process %d, log in %s\n", cmd.Process.Pid, log.Name())
+	}
 	return cmd.Process.Release()
 }
 

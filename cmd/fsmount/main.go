@@ -38,6 +38,8 @@ type streams struct {
 	in  io.Reader
 	out io.Writer
 	err io.Writer
+	// quiet: nothing is said of what went well.
+	quiet bool
 }
 
 // run runs one command line and returns its exit code.

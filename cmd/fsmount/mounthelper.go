@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
@@ -21,7 +22,7 @@ const (
 
 // helperNames are the names under which this program is a helper of mount(8): it runs
 // /sbin/mount.TYPE SOURCE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE].
-var helperNames = []string{"mount.fsmount", "mount.fuse.fsmount"}
+var helperNames = []string{"mount.fsmount", "mount.fuse.fsmount", "mount.fuse.forever"}
 
 // helperArgs returns the arguments of a helper if this is a call as one. Where only
 // /sbin/mount.fuse is installed, that runs "fsmount SOURCE DIR -o OPTIONS".
@@ -42,12 +43,15 @@ func helperArgs(argv []string) ([]string, bool) {
 func runHelper(args []string, std *streams) int {
 	call, err := parseHelper(args)
 	if err == nil {
-		err = errors.Join(setPath(), call.check())
+		err = setPath()
+	}
+	if err == nil && !call.remount {
+		err = call.check()
 	}
 	if err != nil {
 		std.tell(err)
 	} else if !call.fake {
-		err = execute(call.command(), std)
+		err = call.run(std)
 	}
 	switch {
 	case err == nil:
@@ -71,6 +75,7 @@ type helperCall struct {
 	source, point string
 	sloppy        bool // options that are not known do not matter
 	fake          bool // nothing is to be mounted
+	remount       bool // what the kernel does for the mount is to be changed
 	data          string
 	flags         []string // of fsmount
 }
@@ -99,12 +104,19 @@ func parseHelper(args []string) (*helperCall, error) {
 	if *readOnly {
 		*lists = append(*lists, "ro")
 	}
+	var unknown error
 	for _, list := range *lists {
 		for _, option := range splitOptions(list) {
-			if err := c.option(option); err != nil && !c.sloppy {
-				return nil, err
+			if err := c.option(option); err != nil && unknown == nil {
+				unknown = err
 			}
 		}
+	}
+	if c.remount {
+		return c, nil // mount(8) adds what the table of mounts says, which knows more options
+	}
+	if unknown != nil && !c.sloppy {
+		return nil, unknown
 	}
 	return c, c.chooseData()
 }
@@ -136,6 +148,12 @@ func (c *helperCall) option(text string) error {
 		c.flags = append(c.flags, "--read-only")
 	case name == "rw":
 		c.flags = slices.DeleteFunc(c.flags, func(f string) bool { return f == "--read-only" })
+	case name == "remount":
+		c.remount = true
+	case name == "allow_dev", name == "allow_suid":
+		c.flags = append(c.flags, "--mount-option="+strings.TrimPrefix(name, "allow_"))
+	case name == "dev", name == "suid":
+		// mount(8) passes them to no helper, as it takes them for the rule, and /sbin/mount.fuse passes them always: they say nothing.
 	case !valued && slices.Contains(kernelOptions, name):
 		c.flags = append(c.flags, "--mount-option="+name)
 	case isNoise(name):
@@ -170,14 +188,14 @@ func isHelperFlag(option string, valued bool) bool {
 
 // kernelOptions are what the kernel does for every mount; fusermount3 takes them.
 var kernelOptions = []string{
-	"dev", "nodev", "suid", "nosuid", "exec", "noexec", "async", "sync", "dirsync", "atime", "noatime", "nodiratime",
+	"dev", "nodev", "suid", "nosuid", "exec", "noexec", "async", "sync", "dirsync", "atime", "noatime",
 }
 
 // noise are options that concern mount(8), systemd or nobody: what they ask for is
 // so anyway (rw, relatime), or is for others to see to (nofail, _netdev).
 var noise = []string{
 	"defaults", "auto", "noauto", "nofail", "_netdev", "group", "nogroup", "owner", "noowner", "user", "nouser", "users", "nousers",
-	"comment", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime", "silent", "loud", "mand", "nomand",
+	"comment", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "diratime", "nodiratime", "silent", "loud", "mand", "nomand",
 	"iversion", "noiversion", "default_permissions", "subtype", "fsname", "nonempty", "helper", "uhelper",
 }
 
@@ -211,6 +229,66 @@ func (c *helperCall) check() error {
 	}
 	return &fail.Error{Kind: fail.NoVolume, Op: "no volume in " + c.data,
 		Next: "create one first with fsmount init --data " + c.data + ", or join one with fsmount join INVITE --data " + c.data}
+}
+
+// run mounts or remounts.
+func (c *helperCall) run(std *streams) error {
+	if !c.remount {
+		quiet := *std
+		quiet.quiet = true
+		return execute(c.command(), &quiet)
+	}
+	m, err := findMount(c.point)
+	if err == nil {
+		err = c.changeFlags(m.Mountpoint)
+	}
+	if err != nil {
+		std.tell(err)
+	}
+	return err
+}
+
+// changeFlags has the kernel treat a mount as the options say. It keeps ignoring devices and set-id bits unless it is told otherwise:
+// mount(8) does not pass on that it may heed them.
+func (c *helperCall) changeFlags(point string) error {
+	var now unix.Statfs_t
+	if err := unix.Statfs(point, &now); err != nil {
+		return &fail.Error{Kind: fail.Mountpoint, Op: "look at the mount on " + point, Err: err}
+	}
+	flags := uintptr(unix.MS_REMOUNT | now.Flags&(unix.MS_NODEV|unix.MS_NOSUID))
+	for _, f := range c.flags {
+		set, clear := kernelFlag(f)
+		flags = flags&^clear | set
+	}
+	if err := unix.Mount("", point, "", flags, ""); err != nil {
+		return &fail.Error{Kind: fail.Mountpoint, Op: "remount " + point, Err: err}
+	}
+	return nil
+}
+
+// kernelFlag returns the flags of mount(2) that a flag of fsmount sets and clears.
+func kernelFlag(flag string) (set, clear uintptr) {
+	switch strings.TrimPrefix(flag, "--mount-option=") {
+	case "--read-only":
+		return unix.MS_RDONLY, 0
+	case "nodev":
+		return unix.MS_NODEV, 0
+	case "nosuid":
+		return unix.MS_NOSUID, 0
+	case "dev":
+		return 0, unix.MS_NODEV
+	case "suid":
+		return 0, unix.MS_NOSUID
+	case "noexec":
+		return unix.MS_NOEXEC, 0
+	case "noatime":
+		return unix.MS_NOATIME, 0
+	case "sync":
+		return unix.MS_SYNCHRONOUS, 0
+	case "dirsync":
+		return unix.MS_DIRSYNC, 0
+	}
+	return 0, 0
 }
 
 // command returns the command line of fsmount that does it.

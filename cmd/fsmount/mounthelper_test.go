@@ -27,7 +27,8 @@ func TestHelperCalls(t *testing.T) {
 		{"mount.fsmount /d /m -o ro,rw,noexec,noatime,nofail,_netdev,user,defaults,lan=false -t fsmount", "--daemon --data /d --mount-option=noexec --mount-option=noatime --lan=false -- /m"},
 		{"mount.fsmount /d /m -r -o sync_replicas=2,upload-limit=2MB,log-json", "--daemon --data /d --sync-replicas=2 --upload-limit=2MB --log-json --read-only -- /m"},
 		{`mount.fsmount /d /m -o rw,data="/with,comma",comment=x,X-mount.mkdir`, "--daemon --data /with,comma -- /m"},
-		{"/usr/bin/fsmount /d /m -o rw,dev,suid", "--daemon --data /d --mount-option=dev --mount-option=suid -- /m"},
+		{"/usr/bin/fsmount /d /m -o rw,dev,suid", "--daemon --data /d -- /m"},
+		{"mount.fsmount /d /m -o rw,allow_dev,allow_suid,nodiratime", "--daemon --data /d --mount-option=dev --mount-option=suid -- /m"},
 		{"fsmount /m", ""},
 		{"fsmount put file path", ""},
 		{"fsmount get path -", ""},
@@ -52,7 +53,7 @@ func TestHelperCalls(t *testing.T) {
 
 func TestHelperRefuses(t *testing.T) {
 	for options, words := range map[string]string{
-		"no_such_thing": "no_such_thing", "listen": "lacks a value", "daemon": "unknown", "join=x": "unknown", "remount": "unknown",
+		"no_such_thing": "no_such_thing", "listen": "lacks a value", "daemon": "unknown", "join=x": "unknown",
 		"ready-fd=3": "unknown", "data=rel/ative": "absolute",
 	} {
 		_, err := parseHelper([]string{"/d", "/m", "-o", "rw," + options})
@@ -106,7 +107,7 @@ func TestHelperMounts(t *testing.T) {
 		t.Errorf("-f: exit code %d, running %v", r.code, m.running())
 	}
 	t.Cleanup(m.end)
-	if r := outcomeOf(t, helper, args...); r.code != 0 || r.out != "" {
+	if r := outcomeOf(t, helper, args...); r.code != 0 || r.out+r.err != "" {
 		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.err)
 	}
 	script := filepath.Join(m.mount, "script")
@@ -157,7 +158,12 @@ func TestMountCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ helpers, how string }{
-		"type fsmount":      {"mount.fsmount", `mount -t fsmount "$data" "$mnt" -o ro,"$opts"; ! touch "$mnt/f" 2>&- && umount "$mnt" && mount -t fsmount "$data" "$mnt" -o "$opts"`},
+		"type fsmount": {"mount.fsmount", `mount -t fsmount "$data" "$mnt" -o ro,"$opts"; ! touch "$mnt/f" 2>&- && umount "$mnt" && mount -t fsmount "$data" "$mnt" -o "$opts"`},
+		"remount": {"mount.fsmount mount.fuse.forever", `mount -t fsmount "$data" "$mnt" -o noexec,"$opts"
+				mount -o remount,ro "$mnt"; ! touch "$mnt/f" 2>&-; findmnt -no OPTIONS "$mnt" | grep -E '^ro,nosuid,nodev,noexec'
+				mount -o remount,rw,exec "$mnt"; touch "$mnt/f"; findmnt -no OPTIONS "$mnt" | grep -E '^rw,nosuid,nodev,noatime'
+				mount -o remount,allow_suid "$mnt"; findmnt -no OPTIONS "$mnt" | grep -E '^rw,nodev,noatime'
+				mount -o remount,ro "$mnt"; findmnt -no OPTIONS "$mnt" | grep -E '^ro,nodev,noatime'; mount -o remount,rw "$mnt"`},
 		"type fuse.fsmount": {"mount.fuse.fsmount", `mount -t fuse.fsmount forever "$mnt" -o data="$data","$opts"`},
 		"by mount.fuse":     {"mount.fuse", `mount -t fuse.fsmount "$data" "$mnt" -o "$opts"`},
 		"table":             {"mount.fsmount", `echo "$data $mnt fsmount defaults,noauto,nofail,x-systemd.automount,$opts 0 0" > "$data.tab"; mount -T "$data.tab" "$mnt"`},
