@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -328,37 +329,57 @@ func TestCopyTenGiB(t *testing.T) {
 	}
 }
 
-// TestCopyAndHolesTakePrivileges: they change a file's content as a write does.
-func TestCopyAndHolesTakePrivileges(t *testing.T) {
+// TestChangesTakePrivileges: whoever is not root and changes a file's content, in whatever way, takes its set-id bits away, and who
+// looks at nothing but the mode sees that at once. Without permission for the group to execute it the set-group-ID bit goes, too, unless who
+// changes it is in that group.
+func TestChangesTakePrivileges(t *testing.T) {
 	r := newVolume(t, nil)
 	r.mount(func(c *Config) { c.AllowOther = true })
 	must(t, os.Chmod(r.dir, 0o777))
-	for _, how := range []string{"punch", "copy"} {
+	for _, how := range []string{"punch", "copy", "write", "direct"} {
 		f := r.create(how, noise(2*block))
 		must(t, os.Chown(r.path(how), 1, 1))
-		must(t, syscall.Chmod(r.path(how), 0o6777))
-		runHelper(t, "setid", how, r.path(how))
-		var st unix.Stat_t
-		must(t, unix.Fstat(int(f.Fd()), &st))
-		if st.Mode&0o7777 != 0o777 {
-			t.Errorf("%s left the mode %o", how, st.Mode&0o7777)
+		for _, c := range []struct {
+			mode, want uint16
+			gid        int // of the file
+		}{{0o6777, 0o777, 1}, {0o6766, 0o2766, 1}, {0o6766, 0o2766, 5}, {0o6766, 0o766, 7}} {
+			must(t, os.Chown(r.path(how), 1, c.gid))
+			must(t, syscall.Chmod(r.path(how), uint32(c.mode)))
+			runHelper(t, "setid", how, r.path(how))
+			var st unix.Statx_t
+			must(t, unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MODE, &st))
+			if st.Mode&0o7777 != c.want {
+				t.Errorf("%s left %o of the mode %o, want %o; group %d", how, st.Mode&0o7777, c.mode, c.want, c.gid)
+			}
 		}
 	}
 }
 
 // setIDHelper changes the content of the file args[1] as args[0] says, as another user.
 func setIDHelper(args []string) error {
-	f, err := os.OpenFile(args[1], os.O_RDWR, 0)
+	flags := os.O_RDWR
+	if args[0] == "direct" {
+		flags |= unix.O_DIRECT
+	}
+	f, err := os.OpenFile(args[1], flags, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := syscall.Setuid(1); err != nil {
+	// A member of the groups 1 and 5.
+	if err := errors.Join(syscall.Setgroups([]int{5}), syscall.Setgid(1), syscall.Setuid(1)); err != nil {
 		return err
 	}
-	if args[0] == "punch" {
+	switch args[0] {
+	case "punch":
 		return unix.Fallocate(int(f.Fd()), punch, 0, 100)
+	case "copy":
+		_, err = copyRange(f, 0, f, block, block)
+	default:
+		var page []byte
+		if page, err = unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON); err == nil {
+			_, err = f.WriteAt(page, 0)
+		}
 	}
-	_, err = copyRange(f, 0, f, block, block)
 	return err
 }

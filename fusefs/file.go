@@ -67,7 +67,7 @@ func (c *call) stripSetID(ino uint64) error {
 	if err != nil {
 		return err
 	}
-	mode := withoutSetID(a.Mode)
+	mode := c.withoutSetID(&a)
 	if mode == a.Mode {
 		return nil
 	}

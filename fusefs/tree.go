@@ -2,7 +2,12 @@ package fusefs
 
 import (
 	"errors"
+	"fmt"
 	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -91,7 +96,10 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 		}
 	}
 	ino := uint64(r.Node)
-	if r.Valid&(fuse.SetattrUid|fuse.SetattrGid) != 0 || r.Valid.SetattrKillSUIDGID() {
+	// A request that asks for nothing is the kernel's before a write that takes privileges away. The write says so itself, but
+	// the kernel knows the new mode only if this answer has it. By root it may be about capabilities alone, which go with the write.
+	plain := r.Valid == 0 && c.mustKillSetID()
+	if plain || r.Valid&(fuse.SetattrUid|fuse.SetattrGid) != 0 || r.Valid.SetattrKillSUIDGID() {
 		if err := c.dropPrivileges(ino, &set); err != nil {
 			return err
 		}
@@ -127,21 +135,40 @@ func (c *call) dropPrivileges(ino uint64, set *volume.SetAttr) error {
 		return nil
 	}
 	if set.Valid&volume.SetMode == 0 {
-		if mode := withoutSetID(a.Mode); mode != a.Mode {
+		if mode := c.withoutSetID(&a); mode != a.Mode {
 			set.Valid, set.Mode = set.Valid|volume.SetMode, mode
 		}
 	}
 	return c.dropCapabilities(ino)
 }
 
-// withoutSetID clears the set-user-ID bit, and the set-group-ID bit where it
-// means that and not mandatory locking.
-func withoutSetID(mode uint32) uint32 {
-	mode &^= syscall.S_ISUID
-	if mode&syscall.S_IXGRP != 0 {
+// withoutSetID returns a file's mode without the set-user-ID bit, and without the set-group-ID bit unless that means
+// mandatory locking, which only the file's group may ask for.
+func (c *call) withoutSetID(a *volume.Attr) uint32 {
+	mode := a.Mode &^ syscall.S_ISUID
+	if mode&syscall.S_ISGID != 0 && (mode&syscall.S_IXGRP != 0 || c.mustKillSetID() && !c.inGroup(a.GID)) {
 		mode &^= syscall.S_ISGID
 	}
 	return mode
+}
+
+// inGroup reports whether who asks is in a group.
+func (c *call) inGroup(gid uint32) bool {
+	if c.hdr.Gid == gid {
+		return true
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.hdr.Pid))
+	return err == nil && hasGroup(string(status), gid)
+}
+
+// hasGroup reports whether a group is one of the supplementary groups in a /proc/PID/status; see proc_pid_status(5).
+func hasGroup(status string, gid uint32) bool {
+	for line := range strings.Lines(status) {
+		if list, ok := strings.CutPrefix(line, "Groups:"); ok {
+			return slices.Contains(strings.Fields(list), strconv.FormatUint(uint64(gid), 10))
+		}
+	}
+	return false
 }
 
 func (c *call) dropCapabilities(ino uint64) error {
