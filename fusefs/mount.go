@@ -103,7 +103,7 @@ func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 		fuse.MaxReadahead(kernelReadAhead), fuse.AsyncRead(), fuse.MaxBackground(64), fuse.CongestionThreshold(48),
 		fuse.HandleKillPriv(),
 		// Without asynchronous direct I/O: its waits cannot be interrupted.
-		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto, fuse.InitAsyncDIO),
+		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto|fuse.InitExportSupport, fuse.InitAsyncDIO),
 	}
 	if !onlyRoot(cfg) {
 		opts = append(opts, fuse.DefaultPermissions())

@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -22,6 +23,12 @@ func (c *call) lookup(r *fuse.LookupRequest) error {
 	if len(r.Name) > namespace.MaxName {
 		return syscall.ENAMETOOLONG // "does not exist" would be as true, but is not what programs expect
 	}
+	switch r.Name {
+	case ".": // of who has a file handle; in a path the kernel knows it
+		return c.sendFound(r.Node, c.s.vol.LookupSelf)
+	case "..":
+		return c.sendFound(r.Node, c.s.vol.LookupParent)
+	}
 	a, err := c.s.vol.Lookup(c.ctx, uint64(r.Node), r.Name)
 	if errors.Is(err, namespace.ErrNotExist) {
 		return c.sendNoEntry(r.Node)
@@ -30,6 +37,15 @@ func (c *call) lookup(r *fuse.LookupRequest) error {
 		return err
 	}
 	return c.sendEntry(r.Node, &a)
+}
+
+// sendFound answers with what an inode leads to.
+func (c *call) sendFound(from fuse.NodeID, lookup func(context.Context, uint64) (volume.Attr, error)) error {
+	a, err := lookup(c.ctx, uint64(from))
+	if err != nil {
+		return err
+	}
+	return c.sendEntry(from, &a)
 }
 
 func (c *call) forget(r *fuse.ForgetRequest) error {

@@ -83,7 +83,7 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	for ; cookie < firstName && len(out) < limit; cookie++ {
 		e := DirEntry{Name: ".", Ino: d.in.ino, Kind: namespace.KindDir, Cookie: cookie + 1}
 		if cookie == 1 {
-			e.Name, e.Ino = "..", d.parent()
+			e.Name, e.Ino = "..", d.v.parent(d.in)
 		}
 		out = append(out, e)
 	}
@@ -107,9 +107,9 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 }
 
 // parent returns the inode number of "..".
-func (d *DirHandle) parent() uint64 {
-	n, err := d.v.node(d.in)
-	if err != nil || d.in.ino == RootIno {
+func (v *Volume) parent(dir *inode) uint64 {
+	n, err := v.node(dir)
+	if err != nil || dir.ino == RootIno {
 		return RootIno
 	}
 	return n.Parent.Ino()

@@ -43,6 +43,31 @@ func (v *Volume) Lookup(ctx context.Context, parent uint64, name string) (a Attr
 	return a, err
 }
 
+// LookupSelf takes a reference on an inode that the kernel may have forgotten: for who comes with a file handle, as an NFS server does. A
+// file or directory that was removed gives ErrStale.
+func (v *Volume) LookupSelf(ctx context.Context, ino uint64) (a Attr, err error) {
+	err = v.with(ino, func(known *inode) error {
+		in := v.refer(known.id)
+		defer v.release(in)
+		v.observe(ctx, in)
+		if a, err = v.presentRef(in); err == nil && a.Nlink == 0 {
+			v.Forget(in.ino, 1)
+			err = ErrStale
+		}
+		return err
+	})
+	return a, err
+}
+
+// LookupParent is LookupSelf of the directory that a directory lies in.
+func (v *Volume) LookupParent(ctx context.Context, ino uint64) (a Attr, err error) {
+	err = v.with(ino, func(dir *inode) error {
+		a, err = v.LookupSelf(ctx, v.parent(dir))
+		return err
+	})
+	return a, err
+}
+
 // LookupNow is Lookup of what is known here at the moment: it never waits.
 func (v *Volume) LookupNow(parent uint64, name string) (a Attr, err error) {
 	err = v.with(parent, func(dir *inode) error {
