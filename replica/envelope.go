@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/foreverfs/forever/replica/replicapb"
+	"github.com/foreverfs/forever/transport"
 )
 
 // Envelope is one op batch with what others need to place and check it. The
@@ -49,7 +50,7 @@ func (e *Envelope) marshal(volume VolumeID) ([]byte, error) {
 // parseEnvelope checks what an envelope shows by itself, except its signature.
 func parseEnvelope(volume VolumeID, body []byte) (Envelope, error) {
 	var p replicapb.Envelope
-	if err := proto.Unmarshal(body, &p); err != nil {
+	if err := transport.Unmarshal(body, &p); err != nil {
 		return Envelope{}, invalid("envelope: %v", err)
 	}
 	if !bytes.Equal(p.Volume, volume[:]) {

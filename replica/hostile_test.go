@@ -1,9 +1,11 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -73,6 +75,16 @@ func (s *stranger) dropped(what string) {
 	case <-s.conn.Done():
 	case <-time.After(10 * time.Second):
 		s.t.Errorf("%s: connection lives on", what)
+	}
+}
+
+// banned expects that a does not talk to it again at once.
+func (s *stranger) banned(a *testNode, what string) {
+	s.t.Helper()
+	a.Replica.mu.Lock()
+	defer a.Replica.mu.Unlock()
+	if a.peer(s.n.id()).strikes == 0 {
+		s.t.Errorf("%s: no ban", what)
 	}
 }
 
@@ -180,6 +192,10 @@ func TestGarbageOnStreamsEndsTheConnection(t *testing.T) {
 			_, err := st.raw.Write([]byte{0, 0, 0, 3, 0xff, 0xff, 0xff})
 			return err
 		},
+		"a list of nothing": func(st *stream) error { // a gigabyte, decoded
+			_, err := st.raw.Write(append(binary.BigEndian.AppendUint32(nil, maxMessage), bytes.Repeat([]byte{0x2a, 0}, maxMessage/2)...))
+			return err
+		},
 		"two states": func(st *stream) error {
 			m := &replicapb.LogMessage{State: &replicapb.State{}}
 			return errors.Join(st.write(m), st.write(m), st.flush())
@@ -199,7 +215,22 @@ func TestGarbageOnStreamsEndsTheConnection(t *testing.T) {
 			s := evil(t, a)
 			_ = say(s.stream(replicapb.Stream_KIND_LOG))
 			s.dropped(name)
+			s.banned(a, name)
 		})
+	}
+}
+
+// TestHeadsOfNothingTakeNoMemory: an envelope is decoded before its signature is looked at.
+func TestHeadsOfNothingTakeNoMemory(t *testing.T) {
+	body := bytes.Repeat([]byte{0x3a, 0}, maxEnvelope/2)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := parseEnvelope(testVolume, body); !errors.Is(err, ErrInvalid) {
+		t.Error(err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 8<<20 {
+		t.Errorf("%d bytes allocated", got)
 	}
 }
 

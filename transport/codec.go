@@ -22,7 +22,8 @@ type Codec interface {
 	// Read reads one message into m, whose content is replaced. It fails with
 	// io.EOF only between messages, and with ErrTooLarge, before anything is
 	// allocated, if the message has more than limit bytes; r is then of no more
-	// use.
+	// use. It also fails with ErrTooLarge, before it is decoded, if it would take
+	// much more memory than it has bytes.
 	Read(r io.Reader, m proto.Message, limit int) error
 }
 
@@ -91,7 +92,7 @@ func (Protobuf) Read(r io.Reader, m proto.Message, limit int) error {
 		return fmt.Errorf("read message: %w", err)
 	}
 	// Unmarshal copies what it keeps, so that b may be used again.
-	if err := proto.Unmarshal(b, m); err != nil {
+	if err := Unmarshal(b, m); err != nil {
 		return fmt.Errorf("decode message: %w", err)
 	}
 	return nil

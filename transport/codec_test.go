@@ -2,16 +2,21 @@ package transport
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"io"
 	"math"
 	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/iotest"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -84,6 +89,52 @@ func TestLengthAllocatesNothing(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
 		t.Errorf("%d bytes allocated", got)
+	}
+}
+
+// A message of nothing but empty elements, which would take fifty times its size, is refused before
+// it is decoded, also if they lie deeper in it.
+func TestEmptyElementsAllocateNothing(t *testing.T) {
+	empty := bytes.Repeat([]byte{0x0a, 0}, 2<<20)
+	nested := protowire.AppendBytes(protowire.AppendTag(nil, 6, protowire.BytesType), empty) // a Value with a list
+	for name, c := range map[string]struct {
+		body []byte
+		m    proto.Message
+	}{
+		"messages": {empty, &structpb.ListValue{}},
+		"strings":  {empty, &fieldmaskpb.FieldMask{}},
+		"nested":   {nested, &structpb.Value{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			framed := append(binary.BigEndian.AppendUint32(nil, uint32(len(c.body))), c.body...)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := (Protobuf{}).Read(bytes.NewReader(framed), c.m, 20<<20); !errors.Is(err, ErrTooLarge) {
+				t.Error(err)
+			}
+			runtime.ReadMemStats(&after)
+			if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+				t.Errorf("%d bytes allocated", got)
+			}
+		})
+	}
+}
+
+// A list may be as long as the message, as long as its elements are of some size, and a short
+// one of any.
+func TestLongListsArrive(t *testing.T) {
+	for size, count := range map[int]int{0: freeElements, elementBytes: 1 << 20} {
+		var b bytes.Buffer
+		sent := &fieldmaskpb.FieldMask{Paths: make([]string, count)}
+		for i := range sent.Paths {
+			sent.Paths[i] = strings.Repeat("x", size)
+		}
+		check(t, Protobuf{}.Write(&b, sent))
+		got := &fieldmaskpb.FieldMask{}
+		check(t, Protobuf{}.Read(&b, got, 20<<20))
+		if len(got.Paths) != count {
+			t.Errorf("%d elements of %d bytes of %d", len(got.Paths), size, count)
+		}
 	}
 }
 
