@@ -204,6 +204,10 @@ func TestGarbageOnStreamsEndsTheConnection(t *testing.T) {
 			m := &replicapb.LogMessage{State: &replicapb.State{Have: []*replicapb.Position{{Author: []byte{1}}}}}
 			return errors.Join(st.write(m), st.flush())
 		},
+		"address of nobody": func(st *stream) error {
+			m := &replicapb.LogMessage{Peers: []*replicapb.Peer{{Device: []byte{1}, Addrs: []string{"x"}}}}
+			return errors.Join(st.write(m), st.flush())
+		},
 		"control entry without parents": func(st *stream) error {
 			m := &replicapb.LogMessage{Control: []*replicapb.Signed{{Body: []byte{1}, Signature: make([]byte, 64)}}}
 			return errors.Join(st.write(m), st.flush())

@@ -201,7 +201,9 @@ func (s *session) takeLog(m *replicapb.LogMessage) error {
 	if err := s.takeOutrun(m.GetOutrun()); err != nil {
 		return fmt.Errorf("outrun: %w", err)
 	}
-	s.r.learnPeers(s.peer, m.GetPeers())
+	if err := s.r.learnPeers(s.peer, m.GetPeers()); err != nil {
+		return fmt.Errorf("peers: %w", err)
+	}
 	return nil
 }
 

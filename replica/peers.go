@@ -144,20 +144,25 @@ func (r *Replica) savePeers() error {
 	return nil
 }
 
-// learnPeers takes addresses of third devices that a peer passed on. They are only
-// hints: who is dialed must prove its key.
-func (r *Replica) learnPeers(from DeviceID, list []*replicapb.Peer) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, p := range list {
-		id, err := fixed32[DeviceID](p.GetDevice(), "device")
-		if err != nil || id == r.self || id == from {
-			continue
-		}
-		if _, known := r.control.device(id); known {
-			r.learnAddrs(id, validAddrs(p.GetAddrs()), false)
+// learnPeers takes addresses of third devices that a peer passed on, of at most maxPeers. They
+// are only hints: who is dialed must prove its key.
+func (r *Replica) learnPeers(from DeviceID, list []*replicapb.Peer) error {
+	list = list[:min(len(list), maxPeers)]
+	ids := make([]DeviceID, len(list))
+	for i, p := range list {
+		var err error
+		if ids[i], err = fixed32[DeviceID](p.GetDevice(), "device"); err != nil {
+			return err
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, id := range ids {
+		if _, known := r.control.device(id); known && id != r.self && id != from {
+			r.learnAddrs(id, validAddrs(list[i].GetAddrs()), false)
+		}
+	}
+	return nil
 }
 
 // learnAddrs adds addresses of a device; first says that they work, so they go to

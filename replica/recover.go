@@ -141,6 +141,7 @@ func (s *session) readWhole(st *stream) error {
 			return err
 		}
 		peers = append(peers, m.GetPeers()...)
+		peers = peers[:min(len(peers), maxPeers)]
 		s.r.mu.Lock()
 		done := len(heads) > 0 && s.r.control.knows(heads)
 		_, known := s.r.control.device(s.peer)
@@ -149,8 +150,7 @@ func (s *session) readWhole(st *stream) error {
 			return invalid("the device that answers is not of this volume")
 		}
 		if done {
-			s.r.learnPeers(s.peer, peers)
-			return nil
+			return s.r.learnPeers(s.peer, peers)
 		}
 	}
 }

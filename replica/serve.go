@@ -343,7 +343,9 @@ func (r *Replica) refusedBy(id DeviceID, err error) {
 	p.lastErr = refused.Reason
 	d, _ := r.control.device(id)
 	r.mu.Unlock()
-	r.learnPeers(id, refused.peers)
+	if err := r.learnPeers(id, refused.peers); err != nil {
+		r.log.Debug("a device refuses to talk, and names no device to ask instead", "device", d.Name, "error", err)
+	}
 	if !told {
 		r.log.Warn("a device refuses to talk to this one", "device", d.Name, "reason", refused.Reason)
 	}

@@ -27,6 +27,7 @@ const (
 	maxWraps    = 4096                // in one entry
 	maxWrap     = 512                 // one wrapped key
 	maxSettings = 64                  // in one policy entry
+	maxPeers    = 4096                // whose addresses are taken from one message
 	maxAddrs    = 8                   // per device
 	maxAddr     = 256                 // one address
 	maxChunk    = 1<<20 + 256<<10     // one sealed chunk
