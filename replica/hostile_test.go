@@ -224,6 +224,17 @@ func TestGarbageOnStreamsEndsTheConnection(t *testing.T) {
 	}
 }
 
+// TestOneStreamOfLogs: each takes the memory of a large message, and they would share what a session knows.
+func TestOneStreamOfLogs(t *testing.T) {
+	a := newTestNode(t, "a", memNet()).found().start()
+	s := evil(t, a)
+	for range 2 {
+		s.stream(replicapb.Stream_KIND_LOG)
+	}
+	s.dropped("two streams of logs")
+	s.banned(a, "two streams of logs")
+}
+
 // TestHeadsOfNothingTakeNoMemory: an envelope is decoded before its signature is looked at.
 func TestHeadsOfNothingTakeNoMemory(t *testing.T) {
 	body := bytes.Repeat([]byte{0x3a, 0}, maxEnvelope/2)

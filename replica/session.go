@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -35,7 +36,8 @@ type session struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 
-	comparing sync.Mutex // one comparison at a time
+	comparing sync.Mutex  // one comparison at a time
+	logging   atomic.Bool // the peer has opened its stream of logs
 
 	logWake  chan struct{}
 	pushWake chan struct{}
@@ -194,6 +196,9 @@ func (s *session) serveStream(st *stream) error {
 	}
 	switch p.GetKind() {
 	case replicapb.Stream_KIND_LOG:
+		if s.conn.Dialed() || s.logging.Swap(true) {
+			return invalid("a second stream of logs")
+		}
 		return s.runLog(st)
 	case replicapb.Stream_KIND_PUSH:
 		return s.spared(s.takePush(st), "cannot keep what is pushed")
