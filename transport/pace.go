@@ -34,8 +34,12 @@ type pace struct {
 func newPace(raw net.Conn, up, down *rate.Limiter) *pace {
 	p := &pace{up: up, down: down}
 	p.raw, _ = raw.(*net.TCPConn)
-	p.frame.Store(maxFrame)
-	p.limitBacklog(maxFrame)
+	first := int64(maxFrame)
+	if up != nil {
+		first = int64(up.Burst())
+	}
+	p.frame.Store(first)
+	p.limitBacklog(first)
 	return p
 }
 
@@ -72,16 +76,24 @@ func (p *pace) limitBacklog(frame int64) {
 }
 
 // beforeSend waits until n bytes may be sent.
-func (p *pace) beforeSend(n int) error { return wait(p.up, n) }
+func (p *pace) beforeSend(ctx context.Context, n int) error { return wait(ctx, p.up, n) }
+
+// mostRead is how many of n bytes to read at a time: no more than afterRead lets go soon.
+func (p *pace) mostRead(n int) int {
+	if p.down == nil {
+		return n
+	}
+	return min(n, p.down.Burst())
+}
 
 // afterRead waits for as long as n bytes that have come should have taken; TCP then
 // slows the sender down.
-func (p *pace) afterRead(n int) { _ = wait(p.down, n) }
+func (p *pace) afterRead(ctx context.Context, n int) { _ = wait(ctx, p.down, n) }
 
-func wait(l *rate.Limiter, n int) error {
+func wait(ctx context.Context, l *rate.Limiter, n int) error {
 	for l != nil && n > 0 {
 		m := min(n, l.Burst())
-		if err := l.WaitN(context.Background(), m); err != nil {
+		if err := l.WaitN(ctx, m); err != nil {
 			return err
 		}
 		n -= m

@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bufio"
+	"context"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,8 @@ func now() int64 { return int64(time.Since(clockStart)) }
 type wire struct {
 	net.Conn
 	pace     *pace
+	open     context.Context // ends with Close, and with it what waits for a limit
+	close    context.CancelFunc
 	in       *bufio.Reader // used by the one reader that TLS allows
 	lastIn   atomic.Int64
 	lastOut  atomic.Int64
@@ -44,6 +47,7 @@ type wire struct {
 
 func newWire(raw net.Conn, p *pace) *wire {
 	w := &wire{Conn: raw, pace: p}
+	w.open, w.close = context.WithCancel(context.Background())
 	w.in = bufio.NewReaderSize(paced{w}, wireRead)
 	w.lastIn.Store(now())
 	w.lastOut.Store(now())
@@ -54,8 +58,11 @@ func newWire(raw net.Conn, p *pace) *wire {
 type paced struct{ w *wire }
 
 func (r paced) Read(p []byte) (int, error) {
-	n, err := r.w.Conn.Read(p)
-	r.w.pace.afterRead(n)
+	n, err := r.w.Conn.Read(p[:r.w.pace.mostRead(len(p))])
+	if n > 0 {
+		r.w.lastIn.Store(now()) // that it waits here is not the other side's silence
+	}
+	r.w.pace.afterRead(r.w.open, n)
 	return n, err
 }
 
@@ -122,7 +129,7 @@ func (w *wire) flush() error {
 // send gives p to the kernel; mu is held.
 func (w *wire) send(p []byte) (int, error) {
 	start := time.Now()
-	if err := w.pace.beforeSend(len(p)); err != nil {
+	if err := w.pace.beforeSend(w.open, len(p)); err != nil {
 		return 0, err
 	}
 	if !w.deadline.Load() {
@@ -136,6 +143,12 @@ func (w *wire) send(p []byte) (int, error) {
 	}
 	w.pace.sent(n, time.Since(start))
 	return n, err
+}
+
+// Close ends reads and writes under way.
+func (w *wire) Close() error {
+	w.close()
+	return w.Conn.Close()
 }
 
 // SetDeadline is for the handshake; a zero time gives writes back their own limit.
