@@ -2,6 +2,7 @@ package chunk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -9,7 +10,7 @@ import (
 // before, and its n blocks from at on are those of src from block from on. Blocks
 // that src does not have are holes: with an empty src the range becomes one. Neither v
 // nor src changes; where both begin at a multiple of a node's blocks, nodes are shared
-// whole, so that a range costs O(log size), and else a node per [Fanout] blocks.
+// whole, so that a range costs O(log size), and else a node per [Fanout] blocks. Holes cost nothing anywhere.
 //
 // Neither may be inline, both must have the same block size, and the range must not
 // reach past the new end; anything else is ErrMalformed. Errors of io come wrapped.
@@ -48,6 +49,9 @@ type splicer struct {
 
 // build returns the root of height h whose first block is base.
 func (s *splicer) build(ctx context.Context, h uint8, base int64) (subtree, error) {
+	if err := ctx.Err(); err != nil {
+		return subtree{}, err
+	}
 	if base >= s.end {
 		return subtree{height: h}, nil
 	}
@@ -55,8 +59,13 @@ func (s *splicer) build(ctx context.Context, h uint8, base int64) (subtree, erro
 	if stop <= s.at || base >= s.at+s.n {
 		return s.subtree(ctx, s.v, h, base)
 	}
-	if there := base - s.at + s.from; base >= s.at && stop <= s.at+s.n && there%span(h) == 0 && s.fits(h, there, stop-base) {
-		return s.subtree(ctx, s.src, h, there)
+	if there := base - s.at + s.from; base >= s.at && stop <= s.at+s.n {
+		if there%span(h) == 0 && s.fits(h, there, stop-base) {
+			return s.subtree(ctx, s.src, h, there)
+		}
+		if hole, err := s.hole(ctx, there, stop-base); hole || err != nil {
+			return subtree{height: h}, err
+		}
 	}
 	var n node
 	for i := range Fanout {
@@ -72,6 +81,18 @@ func (s *splicer) build(ctx context.Context, h uint8, base int64) (subtree, erro
 // fits reports whether src has no more than count blocks below the root of height h at base.
 func (s *splicer) fits(h uint8, base, count int64) bool {
 	return count == span(h) || s.src.Blocks() <= base+count
+}
+
+// errFound ends a search.
+var errFound = errors.New("found")
+
+// hole reports whether src has none of count blocks from base on.
+func (s *splicer) hole(ctx context.Context, base, count int64) (bool, error) {
+	err := Blocks(ctx, s.io, s.src, base, base+count, func(int64, ID) error { return errFound })
+	if errors.Is(err, errFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // subtree returns the root of height h whose first block is block base of v.

@@ -1,9 +1,11 @@
 package chunk
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -74,6 +76,55 @@ func TestSpliceShares(t *testing.T) {
 		t.Errorf("hole: %d loads, %d saves, %v", io.loads, io.saves, err)
 	}
 	t.Logf("a hole of 9 GiB: %d loads, %d saves", io.loads, io.saves)
+}
+
+// TestSpliceOfHoles: holes of a huge file cost the paths to their edges, whichever blocks they begin at.
+func TestSpliceOfHoles(t *testing.T) {
+	io := newMemIO()
+	const size = 1 << 44
+	v, err := Update(bg, io, Version{BlockLog: 16}, size, map[int64]ID{0: blockID(1), 1000: blockID(2), size>>16 - 1: blockID(3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Should it look at all the 2^28 blocks, it does not take for ever.
+	ctx, cancel := context.WithTimeout(bg, 10*time.Second)
+	defer cancel()
+	end := v.Blocks()
+	sparse, err := Update(bg, io, Version{BlockLog: 16}, size, map[int64]ID{5: blockID(4), 1 << 27: blockID(5)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		src  Version
+		want map[int64]ID // beside the edges
+	}{
+		{"an empty file", Version{BlockLog: 16}, nil},
+		{"nothing but a hole", Version{Size: size, BlockLog: 16, Height: v.Height}, nil},
+		{"two blocks", sparse, map[int64]ID{6: blockID(4), 1<<27 + 1: blockID(5)}},
+	} {
+		io.loads, io.saves = 0, 0
+		got, err := Splice(ctx, io, v, size, 1, c.src, 0, end-2)
+		if err != nil || io.loads+io.saves > 8000 {
+			t.Fatalf("%s: %d loads, %d saves, %v", c.name, io.loads, io.saves, err)
+		}
+		t.Logf("%s: %d loads, %d saves", c.name, io.loads, io.saves)
+		all := map[int64]ID{0: blockID(1), end - 1: blockID(3)}
+		maps.Copy(all, c.want)
+		want, err := Update(bg, io, Version{BlockLog: 16}, size, all)
+		if err != nil || got.Root != want.Root || got.Height != want.Height {
+			t.Errorf("%s: %v, want %v, %v", c.name, got, want, err)
+		}
+	}
+}
+
+func TestSpliceEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(bg)
+	cancel()
+	v := Version{Size: 1 << 44, BlockLog: 16, Height: heightFor(1 << 28)}
+	if _, err := Splice(ctx, newMemIO(), v, v.Size, 1, v, 0, 1000); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 }
 
 func TestSpliceRefuses(t *testing.T) {
