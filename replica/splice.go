@@ -243,9 +243,9 @@ func (s *session) takeSplice(st *stream) error {
 
 // spliced is one end of what leads through another device, as TLS wants it.
 type spliced struct {
-	st   *stream
-	via  string
-	stop func()
+	st    *stream
+	via   string
+	close context.CancelFunc
 
 	mu    sync.Mutex
 	write *time.Timer // ends it when a write takes too long
@@ -253,11 +253,17 @@ type spliced struct {
 
 var _ net.Conn = (*spliced)(nil)
 
-// newSpliced closes st when the session that it is part of ends.
+// newSpliced closes st when the session that it is part of ends, or with Close. That may have to wait
+// for the link, as Close must not: readers of the connection inside are busy until it returns.
 func newSpliced(s *session, st *stream) *spliced {
-	c := &spliced{st: st, via: s.name, stop: s.closeWith(st)}
+	ctx, cancel := context.WithCancel(s.ctx)
+	c := &spliced{st: st, via: s.name, close: cancel}
 	c.write = time.AfterFunc(time.Hour, st.abort)
 	c.write.Stop()
+	s.r.spawn(func() {
+		<-ctx.Done()
+		st.abort()
+	})
 	return c
 }
 
@@ -272,7 +278,8 @@ func (c *spliced) Write(p []byte) (int, error) {
 
 func (c *spliced) Close() error {
 	c.write.Stop()
-	c.stop()
+	_ = c.st.raw.SetDeadline(time.Unix(1, 0)) // ends reads and writes under way
+	c.close()
 	return nil
 }
 
