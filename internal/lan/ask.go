@@ -68,7 +68,7 @@ func askOn(ctx context.Context, iface *net.Interface, six bool) ([]answer, error
 			out = append(out, answers(&m)...)
 		}
 	}
-	return out, nil
+	return out[:min(len(out), maxFound)], nil
 }
 
 // openOn makes a socket that multicasts on one interface.
@@ -92,8 +92,10 @@ func openOn(iface *net.Interface, six bool) (net.PacketConn, *net.UDPAddr, error
 	return conn, group, nil
 }
 
-// answers takes the devices out of a message: their names, ports and addresses.
+// answers takes the devices out of a message: their names, ports and addresses, each once and
+// no more than maxFound. Any name may have any address, so there may be many times the records.
 func answers(m *dns.Msg) (out []answer) {
+	seen := map[answer]bool{}
 	hosts := map[string][]net.IP{}
 	all := append(append([]dns.RR{}, m.Answer...), m.Extra...)
 	for _, rr := range all {
@@ -115,9 +117,18 @@ func answers(m *dns.Msg) (out []answer) {
 			continue
 		}
 		for _, ip := range hosts[strings.ToLower(srv.Target)] {
-			if len(ip) > 0 && !ip.IsLinkLocalUnicast() && !ip.IsMulticast() && !ip.IsUnspecified() {
-				out = append(out, answer{name, net.JoinHostPort(ip.String(), strconv.Itoa(int(srv.Port)))})
+			if len(ip) == 0 || ip.IsLinkLocalUnicast() || ip.IsMulticast() || ip.IsUnspecified() {
+				continue
 			}
+			a := answer{name, net.JoinHostPort(ip.String(), strconv.Itoa(int(srv.Port)))}
+			if seen[a] {
+				continue
+			}
+			if len(out) == maxFound {
+				return out
+			}
+			seen[a] = true
+			out = append(out, a)
 		}
 	}
 	return out

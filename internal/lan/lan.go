@@ -17,6 +17,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -183,18 +184,18 @@ func (r *runner) ask(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				r.cfg.Logger.Debug("cannot look for devices on the local network", "interface", iface.Name, "error", err)
 			}
-			for _, a := range list {
-				r.found(a)
-			}
+			r.found(list)
 		}()
 	}
 }
 
-// found passes on what is a device of the volume.
-func (r *runner) found(a answer) {
-	device, ours := recognise(a.name, r.cfg.Volume, r.cfg.Known(), time.Now().Unix()/3600)
-	if ours && device != r.cfg.Device {
-		r.cfg.Found(device, a.addr)
+// found passes on what are devices of the volume.
+func (r *runner) found(list []answer) {
+	names := namesAt(time.Now().Unix()/3600, r.cfg.Volume, r.cfg.Known)
+	for _, a := range list {
+		if device, ours := names.recognise(a.name); ours && device != r.cfg.Device {
+			r.cfg.Found(device, a.addr)
+		}
 	}
 }
 
@@ -212,18 +213,34 @@ func tag(hour int64, parts ...[]byte) string {
 	return hex.EncodeToString(h.Sum(nil)[:tagSize])
 }
 
-// recognise tells whether a name is that of a device of the volume, by a clock that may be an hour off;
-// the device is zero if it is none of those known.
-func recognise(name string, volume [16]byte, known [][32]byte, hour int64) (device [32]byte, ours bool) {
-	for h := hour - 1; h <= hour+1; h++ {
-		if !strings.HasPrefix(name, tag(h, volume[:])+"-") {
-			continue
-		}
-		i := slices.IndexFunc(known, func(d [32]byte) bool { return name == instance(volume, d, h) })
-		if i >= 0 {
-			return known[i], true
-		}
-		return device, true
+// names are what the devices of a volume may be called, by a clock that may be an hour off.
+type names struct {
+	volume  []string                   // what all of them begin with
+	devices func() map[string][32]byte // those known, made when the first name begins so
+}
+
+func namesAt(hour int64, volume [16]byte, known func() [][32]byte) names {
+	hours := []int64{hour - 1, hour, hour + 1}
+	var n names
+	for _, h := range hours {
+		n.volume = append(n.volume, tag(h, volume[:])+"-")
 	}
-	return device, false
+	n.devices = sync.OnceValue(func() map[string][32]byte {
+		out := map[string][32]byte{}
+		for _, d := range known() {
+			for i, h := range hours {
+				out[n.volume[i]+tag(h, volume[:], d[:])] = d
+			}
+		}
+		return out
+	})
+	return n
+}
+
+// recognise tells whether a name is that of a device of the volume; the device is zero if it is none of those known.
+func (n names) recognise(name string) (device [32]byte, ours bool) {
+	if !slices.ContainsFunc(n.volume, func(v string) bool { return strings.HasPrefix(name, v) }) {
+		return device, false
+	}
+	return n.devices()[name], true
 }

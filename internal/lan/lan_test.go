@@ -1,7 +1,9 @@
 package lan
 
 import (
+	"fmt"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -36,29 +38,51 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// A packet may give one host many names and many addresses, and so any name any address.
+func TestFewAnswersOfAPacket(t *testing.T) {
+	m := &dns.Msg{}
+	for i := range 200 {
+		m.Answer = append(m.Answer, &dns.SRV{Hdr: dns.RR_Header{Name: fmt.Sprintf("%d.%s.%s", i, service, domain)}, Port: 4747, Target: "host."})
+		m.Extra = append(m.Extra, &dns.A{Hdr: dns.RR_Header{Name: "host."}, A: net.IPv4(10, 0, 0, byte(i+1))})
+	}
+	got := answers(m)
+	if len(got) != maxFound {
+		t.Errorf("%d answers, want %d", len(got), maxFound)
+	}
+	m.Answer = slices.Repeat(m.Answer[:1], 100)
+	m.Extra = slices.Repeat(m.Extra[:1], 100)
+	if got := answers(m); len(got) != 1 {
+		t.Errorf("%d answers that are the same", len(got))
+	}
+}
+
 func TestRecognise(t *testing.T) {
 	volume, other := [16]byte{1}, [16]byte{2}
 	a, b := [32]byte{1}, [32]byte{2}
-	known := [][32]byte{a, b}
 	const hour = 500_000
+	asked := 0
+	names := namesAt(hour, volume, func() [][32]byte { asked++; return [][32]byte{a, b} })
 	for off := int64(-1); off <= 1; off++ {
-		if d, ours := recognise(instance(volume, b, hour+off), volume, known, hour); !ours || d != b {
+		if d, ours := names.recognise(instance(volume, b, hour+off)); !ours || d != b {
 			t.Errorf("an hour off by %d: %v, %v", off, d, ours)
 		}
 	}
-	if _, ours := recognise(instance(volume, b, hour+2), volume, known, hour); ours {
+	if _, ours := names.recognise(instance(volume, b, hour+2)); ours {
 		t.Error("a name of two hours later passes")
 	}
-	if _, ours := recognise(instance(other, b, hour), volume, known, hour); ours {
+	if _, ours := names.recognise(instance(other, b, hour)); ours {
 		t.Error("a device of another volume passes")
 	}
-	if d, ours := recognise(instance(volume, [32]byte{3}, hour), volume, known, hour); !ours || d != [32]byte{} {
+	if d, ours := names.recognise(instance(volume, [32]byte{3}, hour)); !ours || d != [32]byte{} {
 		t.Errorf("a device that is not known: %v, %v", d, ours)
 	}
 	for _, name := range []string{"", "-", "x-y", instance(volume, a, hour)[:20]} {
-		if d, ours := recognise(name, volume, known, hour); ours && d != [32]byte{} {
+		if d, ours := names.recognise(name); ours && d != [32]byte{} {
 			t.Errorf("%q is taken for %v", name, d)
 		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times which devices there are", asked)
 	}
 	if instance(volume, a, hour) == instance(volume, a, hour+1) {
 		t.Error("the name stays the same")
