@@ -182,6 +182,9 @@ func (r *Replica) learnAddrs(id DeviceID, addrs []string, first bool) {
 			return slices.Contains(p.addrs, a)
 		})...)
 	}
+	if first {
+		merged = forgetSeen(merged)
+	}
 	merged = merged[:min(len(merged), maxAddrs)]
 	if slices.Equal(merged, p.addrs) {
 		return
@@ -197,6 +200,17 @@ func (r *Replica) learnAddrs(id DeviceID, addrs []string, first bool) {
 		s.gossip[id] = struct{}{}
 		wake(s.logWake)
 	}
+}
+
+// forgetSeen drops IP addresses while there are too many addresses, the last first, and never the first of all: a
+// device is seen at ever new ones, but its names were chosen, and may be all that works from elsewhere.
+func forgetSeen(addrs []string) []string {
+	for i := len(addrs) - 1; i > 0 && len(addrs) > maxAddrs; i-- {
+		if host, _, err := net.SplitHostPort(addrs[i]); err == nil && net.ParseIP(host) != nil {
+			addrs = slices.Delete(addrs, i, i+1)
+		}
+	}
+	return addrs
 }
 
 // seenAt returns the addresses that a peer gave or is seen at.
