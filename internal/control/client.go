@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/foreverfs/forever/internal/fail"
@@ -127,8 +128,8 @@ func (c *Client) Put(ctx context.Context, path string, opts PutOptions, r io.Rea
 	q := url.Values{"path": {path}, "mode": {strconv.FormatUint(uint64(opts.Mode), 8)}}
 	src := &source{r: r}
 	resp, err := c.do(ctx, http.MethodPut, "/v1/file?"+q.Encode(), src)
-	if src.err != nil {
-		return &fail.Error{Kind: fail.Path, Op: "read input", Err: src.err}
+	if cause := src.failure.Load(); cause != nil {
+		return &fail.Error{Kind: fail.Path, Op: "read input", Err: *cause}
 	}
 	if err != nil {
 		return err
@@ -137,16 +138,16 @@ func (c *Client) Put(ctx context.Context, path string, opts PutOptions, r io.Rea
 }
 
 // source remembers why reading failed: the error of the request says only that
-// the body ended early.
+// the body ended early. A request that was answered early may go on reading.
 type source struct {
-	r   io.Reader
-	err error
+	r       io.Reader
+	failure atomic.Pointer[error]
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
+		s.failure.Store(&err)
 	}
 	return n, err
 }

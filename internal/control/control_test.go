@@ -21,7 +21,8 @@ import (
 // fakeNode answers from memory.
 type fakeNode struct {
 	files   map[string][]byte
-	readErr error // fails a Get after the content
+	readErr error  // fails a Get after the content
+	refuse  func() // called by Put, which then stores nothing
 	asked   []string
 }
 
@@ -102,6 +103,10 @@ type failingReader struct{ err error }
 func (r failingReader) Read([]byte) (int, error) { return 0, r.err }
 
 func (f *fakeNode) Put(_ context.Context, path string, opts PutOptions, r io.Reader) error {
+	if f.refuse != nil {
+		f.refuse()
+		return &fail.Error{Kind: fail.NoSpace, Op: "the disk is full"}
+	}
 	b, err := io.ReadAll(r)
 	if err != nil {
 		return err
@@ -217,6 +222,36 @@ func TestFailuresInTheMiddle(t *testing.T) {
 	}
 	if _, ok := f.files["y"]; ok {
 		t.Error("half a file was stored")
+	}
+}
+
+// slowInput ends with an error, but not before it may.
+type slowInput struct {
+	left int
+	fail <-chan struct{}
+}
+
+func (r *slowInput) Read(p []byte) (int, error) {
+	if r.left > 0 {
+		n := min(r.left, len(p))
+		r.left -= n
+		return n, nil
+	}
+	<-r.fail
+	return 0, os.ErrClosed
+}
+
+// The node may refuse what is still being read from somewhere, and that may fail just then.
+func TestPutIsRefusedWhileItReads(t *testing.T) {
+	f, c := start(t, t.TempDir())
+	for range 20 {
+		failing := make(chan struct{})
+		f.refuse = func() { time.AfterFunc(10*time.Millisecond, func() { close(failing) }) } // at about the time of the answer
+		in := &slowInput{left: 300 << 10, fail: failing}                                     // the server reads 256 KiB before it answers
+		err := c.Put(t.Context(), "y", PutOptions{Mode: 0o600}, in)
+		if kind := fail.KindOf(err); kind != fail.NoSpace && kind != fail.Path {
+			t.Errorf("Put: %v", err)
+		}
 	}
 }
 
