@@ -84,11 +84,13 @@ func (s *session) nextLog() (*replicapb.LogMessage, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !s.sent(t, uint64(len(list))) {
+			continue
+		}
 		for _, p := range list {
 			size += len(p.GetBody())
 		}
 		m.Envelopes = append(m.Envelopes, list...)
-		s.sent(t, uint64(len(list)))
 	}
 	if m.Control == nil && m.Acked == nil && m.Peers == nil && m.Envelopes == nil && m.Outrun == nil {
 		return nil, nil
@@ -158,15 +160,22 @@ func (s *session) mark(a AuthorID) {
 	wake(s.logWake)
 }
 
-// sent notes that n envelopes of t are on their way.
-func (s *session) sent(t span, n uint64) {
+// sent notes that n envelopes of t are on their way. It returns false if the log was shortened
+// while they were read: they may not be the next then, and collect decides anew.
+func (s *session) sent(t span, n uint64) bool {
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
+	if t.from < s.r.floors[t.author] {
+		s.dirty[t.author] = struct{}{}
+		wake(s.logWake)
+		return false
+	}
 	s.has[t.author] = max(s.has[t.author], t.from+n)
 	if t.from+n < t.to && n > 0 {
 		s.dirty[t.author] = struct{}{}
 		wake(s.logWake)
 	}
+	return true
 }
 
 func (s *session) readLog(st *stream) error {
