@@ -12,7 +12,9 @@ type process struct {
 	asked  bool // a request is under way
 	over   bool
 	expect []expectation
-	more   bool // it asks with a lock held
+	more   bool          // it asks with a lock held
+	keeps  bool          // it keeps what it has weakened, for those who wait to come by
+	clear  time.Duration // since when nobody has held up the request; 0: somebody does
 }
 
 const simFiles = 3
@@ -44,6 +46,26 @@ func (p *process) next() {
 	} else {
 		e.Class, e.Process = Flock, false
 	}
+	p.ask(e)
+}
+
+// weaken makes the lock a shared one, perhaps of a longer range.
+func (p *process) weaken() {
+	w := p.m.w
+	e := *p.req
+	e.Exclusive, e.Wait = false, true
+	if e.Class == Record && w.chance(0.5) {
+		e.End += uint64(w.rng.IntN(5))
+	}
+	if w.calm && !w.kept {
+		w.kept, p.keeps = true, true
+	}
+	w.Weakened++
+	p.ask(e)
+}
+
+func (p *process) ask(e Acquire) {
+	w := p.m.w
 	if p.m.machine.files[e.File] != nil && !p.m.machine.Alone() { // it may give up, or weaken, what it has
 		e.Seq = p.m.publish(e.File)
 		p.released(e.File)
@@ -51,7 +73,7 @@ func (p *process) next() {
 	p.m.lastOp++
 	e.Op = p.m.lastOp
 	p.m.ops[e.Op] = p
-	p.req, p.since, p.asked = &e, w.t, true
+	p.req, p.since, p.asked, p.clear = &e, w.t, true, 0
 	w.say("mount %d process %x asks for %x %v wait %v", p.m.i, p.owner>>48, e.File[0], e.Lock, e.Wait)
 	p.m.step(e)
 	patience := w.between(0, 300*time.Millisecond)
@@ -77,7 +99,11 @@ func (p *process) done(d Done) {
 	w.count(p, d)
 	if d.Result == Granted && !p.req.Test {
 		w.checkSeen(p)
-		w.in(w.between(0, 60*time.Millisecond), func() { m.do(p.work) })
+		hold := w.between(0, 60*time.Millisecond)
+		if p.keeps {
+			hold = 4 * time.Second
+		}
+		w.in(hold, func() { m.do(p.work) })
 		return
 	}
 	w.in(w.between(time.Millisecond, 100*time.Millisecond), func() {
@@ -98,6 +124,10 @@ func (p *process) work() {
 	if p.req.Exclusive {
 		m.dirty = append(m.dirty, entry{file: p.req.File, lock: p.req.Lock, proc: p})
 	}
+	if p.more = p.req.Exclusive && w.chance(0.2); p.more {
+		p.weaken()
+		return
+	}
 	if p.more = !w.calm && w.chance(0.3); p.more {
 		p.next()
 		return
@@ -107,7 +137,7 @@ func (p *process) work() {
 
 func (p *process) unlockAll() {
 	w, m := p.m.w, p.m
-	p.more = false
+	p.more, p.keeps = false, false
 	for f := range byte(simFiles) {
 		p.unlock(File{f})
 	}
@@ -222,4 +252,36 @@ func (w *world) checkSeen(p *process) {
 			w.fail("mount %d does not see what mount %d wrote under a lock", p.m.i, x.o.i)
 		}
 	}
+}
+
+// checkWaits expects nobody to wait for long, now that nothing goes wrong, when nobody is in the way.
+func (w *world) checkWaits() {
+	for _, m := range w.mounts {
+		for _, p := range m.ops {
+			switch {
+			case w.heldUp(p):
+				p.clear = 0
+			case p.clear == 0:
+				p.clear = w.t
+			case w.t-p.clear > 2*time.Second:
+				w.fail("mount %d process %x: asked at %v, waits since %v for nobody", m.i, p.owner>>48, p.since, p.clear)
+			}
+		}
+	}
+	w.in(50*time.Millisecond, w.checkWaits)
+}
+
+// heldUp reports whether somebody holds a lock that excludes what p asks for.
+func (w *world) heldUp(p *process) bool {
+	for _, o := range w.mounts {
+		if o.machine == nil {
+			return true // it may come back with any
+		}
+		if x := o.machine.files[p.req.File]; x != nil {
+			if _, held := x.held.blocker(&p.req.Held); held {
+				return true
+			}
+		}
+	}
+	return false
 }

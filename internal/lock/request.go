@@ -50,6 +50,8 @@ func (e Acquire) step(m *Machine) error {
 			m.lessened(f)
 		}
 		m.finish(r, Granted, Held{})
+		m.settle(f)
+		m.finishSettled()
 		return nil
 	}
 	if !e.Test && e.Class == Flock { // flock(2) gives up the old lock before it waits for another
@@ -187,11 +189,13 @@ func (f *file) doubt(m *Machine, r *request) (doubt bool) {
 	return doubt
 }
 
-// grant sets the lock. The request is done when what others wrote is applied.
+// grant sets the lock. The request is done when what others wrote is applied. Where it weakens what
+// its owner held, others may go on.
 func (m *Machine) grant(f *file, r *request) {
 	if m.granting != nil {
 		m.granting(f.id, &r.Held)
 	}
+	weaker := f.held.weakens(&r.Held)
 	f.held = f.held.with(r.Held)
 	i := slices.Index(f.waits, r)
 	f.waits = slices.Delete(f.waits, i, i+1)
@@ -202,6 +206,9 @@ func (m *Machine) grant(f *file, r *request) {
 		}
 	}
 	m.settled = append(m.settled, r)
+	if weaker {
+		m.lessened(f)
+	}
 }
 
 // finishSettled ends granted requests that have what others wrote. A peer that does

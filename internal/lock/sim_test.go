@@ -13,7 +13,7 @@ import (
 // TestSimulation lets processes on two to five mounts lock, write and unlock beside a
 // network that does its worst and mounts that crash and freeze. Locks exclude each other
 // between mounts that are connected, nobody relies on consent that is gone, what was
-// written under a lock is seen under the next, and everybody gets on in the end.
+// written under a lock is seen under the next, nobody waits for nobody, and everybody gets on in the end.
 // LOCK_SEED=n replays one run and shows it; LOCK_SEEDS=n runs that many.
 func TestSimulation(t *testing.T) {
 	if s := os.Getenv("LOCK_SEED"); s != "" {
@@ -66,8 +66,8 @@ func TestSimulation(t *testing.T) {
 
 // tally counts what happened, so that a simulation in which nothing happens shows.
 type tally struct {
-	Granted, Refused, Circles, Interrupted, Waited, Excluding, Seen, Breaks, Silences, Crashes, Freezes int
-	Longest                                                                                             time.Duration
+	Granted, Refused, Circles, Interrupted, Waited, Weakened, Excluding, Seen, Breaks, Silences, Crashes, Freezes int
+	Longest                                                                                                       time.Duration
 }
 
 func (a *tally) add(b *tally) {
@@ -76,6 +76,7 @@ func (a *tally) add(b *tally) {
 	a.Circles += b.Circles
 	a.Interrupted += b.Interrupted
 	a.Waited += b.Waited
+	a.Weakened += b.Weakened
 	a.Excluding += b.Excluding
 	a.Seen += b.Seen
 	a.Breaks += b.Breaks
@@ -87,7 +88,7 @@ func (a *tally) add(b *tally) {
 
 func (a *tally) expect(t *testing.T) {
 	for what, n := range map[string]int{
-		"granted": a.Granted, "refused": a.Refused, "interrupted": a.Interrupted, "waited": a.Waited,
+		"granted": a.Granted, "refused": a.Refused, "interrupted": a.Interrupted, "waited": a.Waited, "weakened": a.Weakened,
 		"excluding": a.Excluding, "seen": a.Seen, "breaks": a.Breaks, "silences": a.Silences, "crashes": a.Crashes, "freezes": a.Freezes,
 	} {
 		if n == 0 {
@@ -220,6 +221,7 @@ func (w *world) trouble() {
 // heal ends all trouble: everybody is connected from now on.
 func (w *world) heal() {
 	w.calm = true
+	w.in(2*time.Second, w.checkWaits)
 	for i := range w.mounts {
 		for j := range i {
 			w.keep(w.link(i, j))

@@ -41,6 +41,13 @@ func (t table) holds(owner uint64, class Class) bool {
 	return slices.ContainsFunc(t, func(h Held) bool { return h.Owner == owner && h.Class == class })
 }
 
+// weakens reports whether h is shared where its owner holds an exclusive lock.
+func (t table) weakens(h *Held) bool {
+	return !h.Exclusive && slices.ContainsFunc(t, func(o Held) bool {
+		return o.Owner == h.Owner && o.Exclusive && o.overlaps(&h.Lock)
+	})
+}
+
 // without returns t without what h's owner holds in h's range, and whether that
 // makes a difference. What is cut in the middle is split.
 func (t table) without(h *Held) (out table, changed bool) {

@@ -19,6 +19,7 @@ type world struct {
 	trace  func(string)
 	looks  int
 	calm   bool // nothing goes wrong any more
+	kept   bool // a process keeps a weakened lock, or has
 	tally
 }
 

@@ -1,0 +1,147 @@
+package lock
+
+import (
+	"testing"
+	"time"
+)
+
+// pair is two machines that hear each other at once. What they write is applied at the other
+// when the test says so.
+type pair struct {
+	t       *testing.T
+	now     time.Duration
+	m       [2]*Machine
+	seq     [2]uint64 // of each one's log
+	op      Op
+	events  []func()
+	results map[Op]Done
+}
+
+func newPair(t *testing.T, cfg Config) *pair {
+	t.Helper()
+	p := &pair{t: t, results: map[Op]Done{}}
+	for i := range p.m {
+		cfg.Self, cfg.Log = p.peer(i), Log{byte(i + 1)}
+		p.m[i] = New(cfg)
+	}
+	for i := range p.m {
+		p.later(i, LinkUp{p.peer(1 - i)})
+	}
+	p.run()
+	return p
+}
+
+func (p *pair) peer(i int) Peer { return Peer{byte(i + 1)} }
+
+// step lets an event happen on one machine, and all that follows on both.
+func (p *pair) step(i int, e Event) {
+	p.t.Helper()
+	p.later(i, e)
+	p.run()
+}
+
+func (p *pair) later(i int, e Event) {
+	p.events = append(p.events, func() {
+		p.t.Helper()
+		p.handle(i, e)
+	})
+}
+
+func (p *pair) run() {
+	p.t.Helper()
+	for len(p.events) > 0 {
+		next := p.events[0]
+		p.events = p.events[1:]
+		next()
+	}
+}
+
+func (p *pair) handle(i int, e Event) {
+	p.t.Helper()
+	effects, err := p.m[i].Step(p.now, e)
+	if err != nil {
+		p.t.Fatalf("machine %d: %v", i, err)
+	}
+	for _, f := range effects {
+		switch f := f.(type) {
+		case Done:
+			p.results[f.Op] = f
+		case Publish:
+			p.later(i, Published{f.Token, p.seq[i]})
+		case Send:
+			for msg, ok := p.m[i].Poll(p.now, f.Peer); ok; msg, ok = p.m[i].Poll(p.now, f.Peer) {
+				p.later(1-i, Receive{p.peer(i), msg})
+			}
+		}
+	}
+}
+
+// pass lets time pass in steps shorter than a session may be silent.
+func (p *pair) pass(d time.Duration) {
+	p.t.Helper()
+	for until := p.now + d; p.now < until; {
+		p.now = min(until, p.now+20*time.Millisecond)
+		for i := range p.m {
+			p.later(i, Tick{})
+		}
+		p.run()
+	}
+}
+
+// acquire has an owner ask for a lock on file 0.
+func (p *pair) acquire(i int, owner uint64, l Lock, wait bool) Op {
+	p.t.Helper()
+	p.op++
+	p.step(i, Acquire{Op: p.op, Wait: wait, Held: Held{Owner: owner, Lock: l}})
+	return p.op
+}
+
+func (p *pair) release(i int, owner, start, end uint64) {
+	p.t.Helper()
+	p.step(i, Release{Held: Held{Owner: owner, Lock: Lock{Start: start, End: end}}, Seq: p.seq[i]})
+}
+
+func (p *pair) expect(op Op, want Result) {
+	p.t.Helper()
+	if d, ok := p.results[op]; !ok || d.Result != want {
+		p.t.Fatalf("request %d: done %v, %v, want %v", op, ok, d.Result, want)
+	}
+}
+
+func (p *pair) expectWaiting(op Op) {
+	p.t.Helper()
+	if d, ok := p.results[op]; ok {
+		p.t.Fatalf("request %d ended: %v", op, d.Result)
+	}
+}
+
+func sharedLock(start, end uint64) Lock    { return Lock{Start: start, End: end} }
+func exclusiveLock(start, end uint64) Lock { return Lock{Exclusive: true, Start: start, End: end} }
+
+// TestWeakerLetsOthersOn has an owner turn its exclusive lock into a shared one, for which others
+// on either mount have been waiting: of the same range, or as part of a longer one.
+func TestWeakerLetsOthersOn(t *testing.T) {
+	for _, end := range []uint64{9, 19} {
+		for waiter := range 2 {
+			p := newPair(t, Config{})
+			p.expect(p.acquire(0, 1, exclusiveLock(0, 9), true), Granted)
+			waits := p.acquire(waiter, 2, sharedLock(0, 9), true)
+			p.expectWaiting(waits)
+			p.expect(p.acquire(0, 1, sharedLock(0, end), true), Granted)
+			p.expect(waits, Granted)
+		}
+	}
+}
+
+// TestWeakerLetsOthersOnAlone is the same without another mount.
+func TestWeakerLetsOthersOnAlone(t *testing.T) {
+	for _, end := range []uint64{9, 19} {
+		a := newAlone(t, Config{})
+		a.expect(a.ask(0, 1, 0, 9, false), Granted)
+		a.step(Acquire{Op: 100, Wait: true, Held: Held{Owner: 2, Lock: sharedLock(0, 9)}})
+		a.expect(100)
+		a.step(Acquire{Op: 101, Wait: true, Held: Held{Owner: 1, Lock: sharedLock(0, end)}})
+		a.expect(100, Granted)
+		a.expect(101, Granted)
+	}
+}
