@@ -77,7 +77,7 @@ func (noLocks) Alone() bool { return true }
 func (noLocks) Acquire(_ context.Context, _ namespace.NodeID, _ uint64, l volume.Lock, _ volume.LockMode, _ uint64) (volume.Lock, error) {
 	return l, nil
 }
-func (noLocks) Release(namespace.NodeID, volume.Lock, uint64)         {}
+func (noLocks) Release(namespace.NodeID, volume.Lock, uint64) error   { return nil }
 func (noLocks) ReleaseHandle(namespace.NodeID, uint64, uint64)        {}
 func (noLocks) Holds(_ namespace.NodeID, _ uint64, _ bool) (any bool) { return false }
 

@@ -214,8 +214,14 @@ func closedUnless(ok bool) error {
 	return ErrClosed
 }
 
-// Release unlocks. It does not wait.
-func (l *Locks) Release(e lock.Release) { l.step(e) }
+// Release unlocks. It does not wait. It fails with lock.ErrTooMany if too many locks would be left.
+func (l *Locks) Release(e lock.Release) error {
+	l.mu.Lock()
+	effects, err := l.stepLocked(e)
+	l.mu.Unlock()
+	l.carryOut(effects)
+	return err
+}
 
 // Holds reports whether an owner holds any lock of a class on a file.
 func (l *Locks) Holds(file lock.File, owner uint64, class lock.Class) bool {

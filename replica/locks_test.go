@@ -31,7 +31,7 @@ func lockers(t *testing.T) (a, b *Locks) {
 		if d, err := a.Acquire(t.Context(), probe); err != nil || d.Result != lock.Granted {
 			t.Fatal(d, err)
 		}
-		defer a.Release(lock.Release{File: probe.File, Held: probe.Held})
+		defer func() { _ = a.Release(lock.Release{File: probe.File, Held: probe.Held}) }()
 		d, err := b.Acquire(t.Context(), lock.Acquire{File: probe.File, Held: exclusive(99, 2).Held, Test: true})
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +74,9 @@ func TestLocksExclude(t *testing.T) {
 		t.Fatal(got)
 	}
 	go wait(t.Context())
-	a.Release(lock.Release{File: one.File, Held: one.Held})
+	if err := a.Release(lock.Release{File: one.File, Held: one.Held}); err != nil {
+		t.Fatal(err)
+	}
 	if got := <-ended; got != lock.Granted {
 		t.Fatal(got)
 	}

@@ -52,8 +52,9 @@ type Locks interface {
 	// in this mount's log up to seq. On return everything is applied here that
 	// others wrote under theirs.
 	Acquire(ctx context.Context, file namespace.NodeID, handle uint64, l Lock, mode LockMode, seq uint64) (Lock, error)
-	// Release unlocks what l's owner holds in l's range.
-	Release(file namespace.NodeID, l Lock, seq uint64)
+	// Release unlocks what l's owner holds in l's range. It fails with ErrTooManyLocks, and unlocks
+	// nothing, if that would leave too many pieces.
+	Release(file namespace.NodeID, l Lock, seq uint64) error
 	// ReleaseHandle unlocks what was locked through a handle.
 	ReleaseHandle(file namespace.NodeID, handle uint64, seq uint64)
 	// Holds reports whether an owner holds any lock of a kind.
@@ -95,13 +96,16 @@ func (h *Handle) lock(ctx context.Context, l Lock, mode LockMode) (Lock, error) 
 }
 
 // Unlock gives up what l's owner holds in l's range. What was written is published
-// first; whatever becomes of that, the lock is gone on return.
+// first; whatever becomes of that, the lock is gone on return. Only with ErrTooManyLocks, where
+// the middle of one is unlocked, it stays as it is.
 func (h *Handle) Unlock(ctx context.Context, l Lock) error {
 	if h.v.cfg.Locks == nil {
 		return ErrNotSupported
 	}
 	seq, err := h.v.publishLocked(ctx, h.in)
-	h.v.cfg.Locks.Release(h.in.id, l, seq)
+	if err := h.v.cfg.Locks.Release(h.in.id, l, seq); err != nil {
+		return err
+	}
 	if err != nil {
 		return fmt.Errorf("publish inode %d to unlock it: %w", h.in.ino, err)
 	}

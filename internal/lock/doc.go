@@ -8,7 +8,7 @@
 // Every mount keeps the locks of its own processes, and only those. To set one it
 // needs the consent of every connected mount: a peer that consents sets no lock on
 // the file itself until it has that mount's consent in turn, and says which locks its
-// processes hold there. So whoever has everybody's consent knows all locks on the
+// processes hold there, or in place of very many small ranges fewer and longer ones. So whoever has everybody's consent knows all locks on the
 // file, or more than there are, and decides alone. Consent stays until it is asked
 // back: a file that is locked on one mount only costs one question, and then nothing.
 // To unlock takes no consent.

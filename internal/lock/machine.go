@@ -7,8 +7,13 @@ import (
 	"time"
 )
 
-// ErrInvalid is returned by Step for a message that breaks the rules.
-var ErrInvalid = errors.New("lock: invalid message")
+var (
+	// ErrInvalid is returned by Step for a message that breaks the rules.
+	ErrInvalid = errors.New("lock: invalid message")
+	// ErrTooMany is returned by Step for a Release that would make too many locks of one. Nothing is
+	// unlocked then.
+	ErrTooMany = errors.New("lock: too many locks")
+)
 
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrInvalid, fmt.Sprintf(format, args...))

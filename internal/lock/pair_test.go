@@ -145,3 +145,38 @@ func TestWeakerLetsOthersOnAlone(t *testing.T) {
 		a.expect(101, Granted)
 	}
 }
+
+// TestMoreThanIsShown has an owner unlock here and there, until there are more ranges than a peer
+// takes: it is shown fewer and longer ones, and whoever cannot have its lock for that gets it later.
+func TestMoreThanIsShown(t *testing.T) {
+	p := newPair(t, Config{MaxLocks: 4})
+	p.expect(p.acquire(0, 1, exclusiveLock(0, 99), true), Granted)
+	early := p.acquire(1, 2, exclusiveLock(9, 9), true)
+	for _, at := range []uint64{1, 3, 5, 7, 9} {
+		p.release(0, 1, at, at)
+	}
+	p.expect(early, Granted)
+	for at, want := range map[uint64]Result{0: Refused, 2: Refused, 8: Refused, 50: Refused, 7: Granted, 100: Granted} {
+		p.expect(p.acquire(1, 3, sharedLock(at, at), false), want)
+	}
+	late := p.acquire(1, 3, sharedLock(0, 9), true)
+	p.release(1, 2, 0, 99)
+	p.release(0, 1, 0, 99)
+	p.expect(late, Granted)
+}
+
+// TestShownOnce expects that of what a slow link has not taken yet only the last counts.
+func TestShownOnce(t *testing.T) {
+	p := newPair(t, Config{})
+	p.expect(p.acquire(0, 1, exclusiveLock(0, 99), true), Granted)
+	p.expectWaiting(p.acquire(1, 2, exclusiveLock(0, 99), true))
+	for at := range uint64(50) {
+		if _, err := p.m[0].Step(p.now, Release{Held: Held{Owner: 1, Lock: Lock{Start: at * 2, End: at * 2}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	msg, ok := p.m[0].Poll(p.now, p.peer(1))
+	if !ok || len(msg.Items) != 1 || len(msg.Items[0].Locks) != 50 {
+		t.Fatalf("%d items", len(msg.Items))
+	}
+}

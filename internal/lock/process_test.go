@@ -1,6 +1,9 @@
 package lock
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // process locks, writes and unlocks on one mount, again and again.
 type process struct {
@@ -271,14 +274,16 @@ func (w *world) checkWaits() {
 	w.in(50*time.Millisecond, w.checkWaits)
 }
 
-// heldUp reports whether somebody holds a lock that excludes what p asks for.
+// heldUp reports whether somebody holds, or shows, a lock that excludes what p asks for.
 func (w *world) heldUp(p *process) bool {
 	for _, o := range w.mounts {
 		if o.machine == nil {
 			return true // it may come back with any
 		}
 		if x := o.machine.files[p.req.File]; x != nil {
-			if _, held := x.held.blocker(&p.req.Held); held {
+			_, held := x.held.blocker(&p.req.Held)
+			shown := x.held.shown(o.machine.cfg.MaxLocks)
+			if held || o != p.m && slices.ContainsFunc(shown, func(l Lock) bool { return l.clashes(&p.req.Lock) }) {
 				return true
 			}
 		}

@@ -80,6 +80,9 @@ func (e Release) step(m *Machine) error {
 	} else {
 		held, changed = held.without(&e.Held)
 	}
+	if m.tooMany(held) && len(held) > len(f.held) {
+		return ErrTooMany
+	}
 	if changed {
 		f.held, f.used = held, m.now
 		m.lessened(f)
@@ -88,6 +91,9 @@ func (e Release) step(m *Machine) error {
 	}
 	return nil
 }
+
+// tooMany reports whether a file has more locks than even those may make it who have one already.
+func (m *Machine) tooMany(held table) bool { return len(held) > 2*m.cfg.MaxLocks }
 
 // lessened lets those go on who waited for a lock that is gone.
 func (m *Machine) lessened(f *file) {
@@ -160,6 +166,8 @@ func (m *Machine) evaluate(f *file) {
 			m.finish(r, Refused, blocker)
 		case r.Test:
 			m.finish(r, Granted, Held{})
+		case !held && m.tooMany(f.held.with(r.Held)):
+			m.finish(r, TooMany, Held{})
 		case !held:
 			m.grant(f, r)
 		case !r.Wait:

@@ -257,7 +257,7 @@ func (e Published) step(m *Machine) error {
 		return nil // the session is over
 	}
 	s.giving = 0
-	m.tell(g.peer, Item{Kind: Give, File: g.file.id, Want: len(g.file.waits) > 0, Seq: m.seq, Locks: g.file.held.shown()})
+	m.tell(g.peer, Item{Kind: Give, File: g.file.id, Want: len(g.file.waits) > 0, Seq: m.seq, Locks: g.file.held.shown(m.cfg.MaxLocks)})
 	m.settle(g.file)
 	return nil
 }
@@ -271,10 +271,26 @@ func (m *Machine) show(f *file) {
 			continue
 		}
 		if locks == nil {
-			locks = f.held.shown()
+			locks = f.held.shown(m.cfg.MaxLocks)
 		}
-		m.tell(p, Item{Kind: Show, File: f.id, Seq: m.seq, Locks: locks})
+		p.tellLess(m, Item{Kind: Show, File: f.id, Seq: m.seq, Locks: locks})
 	}
+}
+
+// tellLess says what is locked in place of what was to be said of that before, so that a slow link does not
+// gather one list after the other.
+func (p *peer) tellLess(m *Machine, it Item) {
+	for i := len(p.items) - 1; i >= 0; i-- {
+		last := &p.items[i]
+		if last.File == it.File && last.Kind == Show {
+			*last = it
+			return
+		}
+		if last.File == it.File {
+			break
+		}
+	}
+	m.tell(p, it)
 }
 
 // collect asks for the consent that is missing and reports whether there is none.

@@ -1,6 +1,9 @@
 package lock
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
 
 // table is the locks that the processes of this mount hold on one file.
 type table []Held
@@ -91,8 +94,9 @@ func (t table) with(h Held) table {
 	return append(out, h)
 }
 
-// shown returns what others need to know: which ranges are locked and how, not by whom.
-func (t table) shown() []Lock {
+// shown returns what others need to know: which ranges are locked and how, not by whom. Of more
+// than most ranges some that lie close together are shown as one, with what is between them.
+func (t table) shown(most int) []Lock {
 	list := make([]Lock, len(t))
 	for i := range t {
 		list[i] = t[i].Lock
@@ -106,22 +110,46 @@ func (t table) shown() []Lock {
 				return -1
 			}
 			return 1
-		case a.Start != b.Start:
-			if a.Start < b.Start {
-				return -1
-			}
-			return 1
 		}
-		return 0
+		return cmp.Compare(a.Start, b.Start)
 	})
 	out := list[:0]
 	for _, l := range list {
 		if n := len(out); n > 0 {
 			last := &out[n-1]
-			if last.Class == l.Class && last.Exclusive == l.Exclusive && (l.Start <= last.End || last.End+1 == l.Start) {
+			if last.alike(&l) && (l.Start <= last.End || last.End+1 == l.Start) {
 				last.End = max(last.End, l.End)
 				continue
 			}
+		}
+		out = append(out, l)
+	}
+	return atMost(most, out)
+}
+
+// atMost closes the smallest gaps between sorted locks of the same kind, as many as it takes
+// to leave no more than most.
+func atMost(most int, list []Lock) []Lock {
+	if len(list) <= most {
+		return list
+	}
+	var gaps []int // the locks behind them
+	for i := 1; i < len(list); i++ {
+		if list[i].alike(&list[i-1]) {
+			gaps = append(gaps, i)
+		}
+	}
+	width := func(i int) uint64 { return list[i].Start - list[i-1].End }
+	slices.SortStableFunc(gaps, func(i, j int) int { return cmp.Compare(width(i), width(j)) })
+	closed := make([]bool, len(list))
+	for _, i := range gaps[:min(len(gaps), len(list)-most)] {
+		closed[i] = true
+	}
+	out := list[:0]
+	for i, l := range list {
+		if closed[i] {
+			out[len(out)-1].End = l.End
+			continue
 		}
 		out = append(out, l)
 	}

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -89,7 +90,7 @@ func checkTable(t *testing.T, held table, model byteModel) {
 		}
 	}
 	shown := [32]int{}
-	for _, l := range held.shown() {
+	for _, l := range held.shown(100) {
 		for i := l.Start; i <= l.End; i++ {
 			shown[i] = max(shown[i], map[bool]int{false: 1, true: 2}[l.Exclusive])
 		}
@@ -195,6 +196,32 @@ func TestTooMany(t *testing.T) {
 		}
 	}
 	a.expect(a.ask(3, 1, 0, 0, false), Granted)
+}
+
+// TestTooManyPieces expects a bound on what unlocking here and there, or a waiter's turn, makes of a lock.
+func TestTooManyPieces(t *testing.T) {
+	a := newAlone(t, Config{MaxLocks: 2})
+	unlock := func(at uint64) error {
+		_, err := a.m.Step(0, Release{Held: Held{Owner: 1, Lock: Lock{Start: at, End: at}}})
+		return err
+	}
+	a.expect(a.ask(0, 1, 0, 99, false), Granted)
+	waits := a.ask(0, 2, 1, 1, false)
+	for _, at := range []uint64{3, 5, 7} {
+		if err := unlock(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unlock(9); !errors.Is(err, ErrTooMany) {
+		t.Fatalf("got %v", err)
+	}
+	if len(a.m.files[File{}].held) != 4 {
+		t.Fatal(a.m.files[File{}].held)
+	}
+	a.step(Release{Held: Held{Owner: 1, Lock: Lock{End: 1}}}) // not in the middle
+	a.expect(waits, TooMany)
+	a.step(Release{Held: Held{Owner: 1, Lock: Lock{End: 99}}})
+	a.expect(a.ask(0, 2, 1, 1, false), Granted)
 }
 
 // TestHostile expects messages that no honest peer sends to be refused.

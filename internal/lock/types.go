@@ -35,6 +35,9 @@ func (l *Lock) overlaps(o *Lock) bool {
 	return l.Class == o.Class && l.Start <= o.End && o.Start <= l.End
 }
 
+// alike reports whether two locks differ in their ranges only.
+func (l *Lock) alike(o *Lock) bool { return l.Class == o.Class && l.Exclusive == o.Exclusive }
+
 // clashes reports whether two locks of different owners exclude each other.
 func (l *Lock) clashes(o *Lock) bool { return l.overlaps(o) && (l.Exclusive || o.Exclusive) }
 
@@ -71,7 +74,8 @@ type Config struct {
 	// MaxFiles is how many files may be locked or waited for here. Every peer may ask
 	// for twice as many. 0 means 16384.
 	MaxFiles int
-	// MaxLocks is how many locks a file may have here; 0 means 4096.
+	// MaxLocks is how many locks a file may have here, and how many a peer is shown or may show of
+	// one; 0 means 4096. Unlocking in the middle and those who wait already may make it twice as many.
 	MaxLocks int
 	// Bound is until when an earlier life of this device may have consented to what
 	// nobody knows here any more; until then nothing is locked.
@@ -163,6 +167,7 @@ type (
 	}
 	// Release unlocks what an owner holds in a range, or with ByHandle everything that
 	// was locked through a handle. What was written under it is in this mount's log up to Seq.
+	// Step returns ErrTooMany if what is left would be too many locks.
 	Release struct {
 		File File
 		Held

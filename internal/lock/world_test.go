@@ -9,17 +9,18 @@ import (
 
 // world is some mounts, their processes and the network between them, in simulated time.
 type world struct {
-	rng    *rand.Rand
-	t      time.Duration
-	events timeline
-	order  int
-	mounts []*mount
-	links  map[[2]int]*link
-	err    error
-	trace  func(string)
-	looks  int
-	calm   bool // nothing goes wrong any more
-	kept   bool // a process keeps a weakened lock, or has
+	rng      *rand.Rand
+	t        time.Duration
+	events   timeline
+	order    int
+	mounts   []*mount
+	links    map[[2]int]*link
+	err      error
+	trace    func(string)
+	looks    int
+	maxLocks int  // 0: as many as it takes
+	calm     bool // nothing goes wrong any more
+	kept     bool // a process keeps a weakened lock, or has
 	tally
 }
 
@@ -118,7 +119,7 @@ func (m *mount) start() {
 	m.log, m.dirty = nil, nil
 	m.byOwner = map[uint64]*process{}
 	m.ops, m.applied, m.linked = map[Op]*process{}, map[Log]uint64{}, map[int]int{}
-	cfg := Config{Self: m.peer(), Log: m.logName(m.life), Idle: 700 * time.Millisecond}
+	cfg := Config{Self: m.peer(), Log: m.logName(m.life), Idle: 700 * time.Millisecond, MaxLocks: m.w.maxLocks}
 	if m.life > 1 {
 		cfg.Bound = m.clock() + 500*time.Millisecond
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 
 	"github.com/foreverfs/forever/internal/lock"
 	"github.com/foreverfs/forever/namespace"
@@ -69,13 +70,17 @@ func (l *fileLocks) Acquire(
 }
 
 // Release implements volume.Locks.
-func (l *fileLocks) Release(file namespace.NodeID, k volume.Lock, seq uint64) {
-	l.locks.Release(lock.Release{File: lock.File(file), Held: held(k, 0), Seq: seq})
+func (l *fileLocks) Release(file namespace.NodeID, k volume.Lock, seq uint64) error {
+	err := l.locks.Release(lock.Release{File: lock.File(file), Held: held(k, 0), Seq: seq})
+	if errors.Is(err, lock.ErrTooMany) {
+		return volume.ErrTooManyLocks
+	}
+	return err
 }
 
 // ReleaseHandle implements volume.Locks.
 func (l *fileLocks) ReleaseHandle(file namespace.NodeID, handle, seq uint64) {
-	l.locks.Release(lock.Release{File: lock.File(file), Held: lock.Held{Handle: handle}, ByHandle: true, Seq: seq})
+	_ = l.locks.Release(lock.Release{File: lock.File(file), Held: lock.Held{Handle: handle}, ByHandle: true, Seq: seq}) // leaves fewer
 }
 
 // Holds implements volume.Locks.
