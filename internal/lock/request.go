@@ -32,13 +32,9 @@ func (e Acquire) step(m *Machine) error {
 	m.byOp[e.Op] = r
 	f := m.file(e.File)
 	r.file = f
-	if !f.own {
-		if m.own >= m.cfg.MaxFiles {
-			m.finish(r, TooMany, Held{})
-			return nil
-		}
-		f.own = true
-		m.own++
+	if !m.admit(f) {
+		m.finish(r, TooMany, Held{})
+		return nil
 	}
 	switch {
 	case !e.Test && len(f.held) >= m.cfg.MaxLocks:

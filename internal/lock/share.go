@@ -66,6 +66,27 @@ func (m *Machine) forget(f *file) {
 	delete(m.files, f.id)
 }
 
+// admit counts f among the files that are locked here, unless there are too many. What was locked lately
+// and is no more makes room at once.
+func (m *Machine) admit(f *file) bool {
+	if f.own {
+		return true
+	}
+	if m.own >= m.cfg.MaxFiles {
+		for _, o := range slices.Clone(m.list) {
+			if o.own && len(o.waits) == 0 && len(o.held) == 0 {
+				m.giveBack(o)
+			}
+		}
+	}
+	if m.own >= m.cfg.MaxFiles {
+		return false
+	}
+	f.own = true
+	m.own++
+	return true
+}
+
 // busied notes that f has something to be settled.
 func (m *Machine) busied(f *file) {
 	if !f.busy {

@@ -198,6 +198,20 @@ func TestTooMany(t *testing.T) {
 	a.expect(a.ask(3, 1, 0, 0, false), Granted)
 }
 
+// TestUnlockedFilesDoNotCount locks and unlocks as many files as may be locked, and at once another.
+func TestUnlockedFilesDoNotCount(t *testing.T) {
+	a := newAlone(t, Config{MaxFiles: 3})
+	for f := range byte(6) {
+		a.expect(a.ask(f, 1, 0, 9, false), Granted)
+		a.step(Release{File: File{f}, Held: Held{Owner: 1, Lock: Lock{End: 9}}})
+	}
+	for f := range byte(3) {
+		a.expect(a.ask(f, 1, 0, 9, false), Granted)
+	}
+	a.expect(a.ask(3, 1, 0, 9, false), TooMany)
+	a.expect(a.ask(0, 1, 10, 19, false), Granted)
+}
+
 // TestTooManyPieces expects a bound on what unlocking here and there, or a waiter's turn, makes of a lock.
 func TestTooManyPieces(t *testing.T) {
 	a := newAlone(t, Config{MaxLocks: 2})
