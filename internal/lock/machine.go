@@ -108,7 +108,7 @@ func (m *Machine) Deadline() time.Duration {
 		at = min(at, m.sweepAt)
 	}
 	for _, r := range m.byOp {
-		if !r.Wait && !r.granted {
+		if !r.Wait {
 			at = min(at, r.since+m.cfg.Limit)
 		}
 	}
@@ -158,16 +158,23 @@ func (m *Machine) expire() {
 // refuseLate ends requests that are not to wait, and did so for peers.
 func (m *Machine) refuseLate() {
 	var late []*request
-	for _, f := range m.busy {
-		for _, r := range f.waits {
-			if !r.Wait && m.now >= r.since+m.cfg.Limit {
-				late = append(late, r)
-			}
+	note := func(r *request) {
+		if !r.Wait && m.now >= r.since+m.cfg.Limit {
+			late = append(late, r)
 		}
 	}
+	for _, f := range m.busy {
+		for _, r := range f.waits {
+			note(r)
+		}
+	}
+	for _, r := range m.settled {
+		note(r)
+	}
 	for _, r := range late {
-		m.finish(r, Refused, Held{})
-		m.settle(r.file)
+		if m.byOp[r.Op] == r { // not done by what became of the ones before
+			m.abandon(r, Refused)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -178,5 +179,117 @@ func TestShownOnce(t *testing.T) {
 	msg, ok := p.m[0].Poll(p.now, p.peer(1))
 	if !ok || len(msg.Items) != 1 || len(msg.Items[0].Locks) != 50 {
 		t.Fatalf("%d items", len(msg.Items))
+	}
+}
+
+// behind has machine 1 write what is not applied on machine 0 yet, which knows of it.
+func (p *pair) behind() {
+	p.t.Helper()
+	p.seq[1]++
+	p.op++
+	p.step(0, Acquire{Op: p.op, File: File{1}, Held: Held{Owner: 99}, Test: true})
+	p.op++
+	p.step(1, Acquire{Op: p.op, File: File{1}, Held: Held{Owner: 99}, Test: true})
+	p.op++
+	p.step(0, Acquire{Op: p.op, File: File{1}, Held: Held{Owner: 99}, Test: true})
+	if got := p.m[0].peers[0].need; got != p.seq[1] {
+		p.t.Fatalf("%d of the other's log are needed, want %d", got, p.seq[1])
+	}
+}
+
+func (p *pair) apply() {
+	p.t.Helper()
+	p.step(0, Applied{Position{Log{2}, p.seq[1]}})
+}
+
+// expectHeld expects all that is locked on machine 0 in file 0.
+func (p *pair) expectHeld(want ...Lock) {
+	p.t.Helper()
+	if got := p.m[0].files[File{}].held.shown(100); !slices.Equal(got, want) {
+		p.t.Fatalf("%v is locked, want %v", got, want)
+	}
+}
+
+// TestGivenUpBeforeItIsApplied has a request end that has its lock, but not yet what the other mount wrote: by
+// an interrupt, or because it was not to wait. Then its owner holds what it held before, and
+// others go on.
+func TestGivenUpBeforeItIsApplied(t *testing.T) {
+	before := []Lock{{}, sharedLock(5, 14), exclusiveLock(5, 14)}
+	for _, had := range before {
+		for _, asked := range []Lock{exclusiveLock(0, 19), sharedLock(0, 19)} {
+			for _, wait := range []bool{true, false} {
+				p := newPair(t, Config{})
+				want := []Lock{}
+				if had.End > 0 {
+					want = append(want, had)
+					p.expect(p.acquire(0, 1, had, true), Granted)
+				}
+				p.behind()
+				op := p.acquire(0, 1, asked, wait)
+				other := p.acquire(1, 2, exclusiveLock(0, 4), true)
+				shares := p.acquire(1, 3, sharedLock(8, 9), true)
+				p.expectWaiting(op)
+				p.expectWaiting(other)
+				if wait {
+					p.pass(time.Minute)
+					p.expectWaiting(op)
+					p.step(0, Cancel{op})
+					p.expect(op, Interrupted)
+				} else {
+					p.pass(3 * time.Second)
+					p.expect(op, Refused)
+				}
+				p.expectHeld(want...)
+				p.expect(other, Granted)
+				if had.Exclusive {
+					p.expectWaiting(shares)
+				} else {
+					p.expect(shares, Granted)
+				}
+				p.apply()
+				p.expectHeld(want...)
+			}
+		}
+	}
+}
+
+// TestWeakerOnceItIsApplied expects an exclusive lock to stay one until the request for a weaker one
+// is done.
+func TestWeakerOnceItIsApplied(t *testing.T) {
+	p := newPair(t, Config{})
+	p.expect(p.acquire(0, 1, exclusiveLock(5, 14), true), Granted)
+	p.behind()
+	op := p.acquire(0, 1, sharedLock(0, 19), true)
+	shares := p.acquire(1, 2, sharedLock(8, 9), true)
+	here := p.acquire(0, 3, sharedLock(8, 9), true)
+	p.expectWaiting(op)
+	p.expectWaiting(shares)
+	p.release(0, 1, 12, 14)
+	p.apply()
+	p.expect(op, Granted)
+	p.expect(shares, Granted)
+	p.expect(here, Granted)
+	p.expectHeld(sharedLock(0, 11), sharedLock(15, 19))
+}
+
+// TestOneAfterTheOther has two threads of a process ask for the same, while what the other mount
+// wrote is not applied: neither has its lock before it is, and the one's end is not the other's.
+func TestOneAfterTheOther(t *testing.T) {
+	for _, class := range []Class{Record, Flock} {
+		l := Lock{Class: class, Exclusive: true, End: 9}
+		p := newPair(t, Config{})
+		p.behind()
+		first, second := p.acquire(0, 1, l, true), p.acquire(0, 1, l, true)
+		p.expectWaiting(first)
+		p.expectWaiting(second)
+		p.step(0, Cancel{first})
+		p.expect(first, Interrupted)
+		p.expectWaiting(second)
+		p.expectHeld(l)
+		third := p.acquire(0, 1, l, true)
+		p.apply()
+		p.expect(second, Granted)
+		p.expect(third, Granted)
+		p.expectHeld(l)
 	}
 }

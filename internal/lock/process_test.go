@@ -11,6 +11,7 @@ type process struct {
 	life   int
 	owner  uint64
 	since  time.Duration // of the request under way
+	held   []Lock        // when it was made, in its file
 	req    *Acquire
 	asked  bool // a request is under way
 	over   bool
@@ -76,7 +77,7 @@ func (p *process) ask(e Acquire) {
 	p.m.lastOp++
 	e.Op = p.m.lastOp
 	p.m.ops[e.Op] = p
-	p.req, p.since, p.asked, p.clear = &e, w.t, true, 0
+	p.req, p.since, p.asked, p.clear, p.held = &e, w.t, true, 0, p.holds(e.File)
 	w.say("mount %d process %x asks for %x %v wait %v", p.m.i, p.owner>>48, e.File[0], e.Lock, e.Wait)
 	p.m.step(e)
 	patience := w.between(0, 300*time.Millisecond)
@@ -84,14 +85,24 @@ func (p *process) ask(e Acquire) {
 		patience = time.Second
 	}
 	if p.asked && (p.more || w.chance(0.05)) {
-		w.in(patience, func() {
-			p.m.do(func() {
-				if p.alive() && p.asked && p.req.Op == e.Op {
-					p.m.step(Cancel{e.Op})
-				}
-			})
-		})
+		p.cancelIn(patience)
 	}
+}
+
+// cancelIn ends the request after a while, if it still waits then.
+func (p *process) cancelIn(d time.Duration) {
+	w, op := p.m.w, p.req.Op
+	w.in(d, func() {
+		p.m.do(func() {
+			if !p.alive() || !p.asked || p.req.Op != op {
+				return
+			}
+			if slices.ContainsFunc(p.m.machine.settled, func(r *request) bool { return r.Op == op }) {
+				w.Undone++
+			}
+			p.m.step(Cancel{op})
+		})
+	})
 }
 
 // done is told how a request ended.
@@ -100,6 +111,9 @@ func (p *process) done(d Done) {
 	p.asked = false
 	w.say("mount %d process %x: %v", m.i, p.owner>>48, d.Result)
 	w.count(p, d)
+	if d.Result != Granted && p.req.Class == Record && !slices.Equal(p.holds(p.req.File), p.held) {
+		w.fail("mount %d process %x: %v, and holds %v instead of %v", m.i, p.owner>>48, d.Result, p.holds(p.req.File), p.held)
+	}
 	if d.Result == Granted && !p.req.Test {
 		w.checkSeen(p)
 		hold := w.between(0, 60*time.Millisecond)
@@ -116,6 +130,15 @@ func (p *process) done(d Done) {
 			}
 		})
 	})
+}
+
+// holds returns what the process has locked in a file.
+func (p *process) holds(f File) []Lock {
+	x := p.m.machine.files[f]
+	if x == nil {
+		return nil
+	}
+	return x.held.part(&Held{Owner: p.owner, Lock: Lock{Class: Record, End: 1<<63 - 1}}).shown(100)
 }
 
 // work writes, and unlocks unless it wants more.
@@ -196,6 +219,9 @@ func (m *mount) consents(o *mount, f File) bool {
 // checkGrants looks at locks that have just been set on m.
 func (w *world) checkGrant(m *mount, f File, h *Held) {
 	w.expectSeen(m.byOwner[h.Owner], f)
+	if w.chance(0.1) { // perhaps before what others wrote is there
+		m.byOwner[h.Owner].cancelIn(0)
+	}
 	for _, o := range w.mounts {
 		if o == m || o.machine == nil {
 			continue

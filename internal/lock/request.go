@@ -8,13 +8,13 @@ import (
 // request is an Acquire under way.
 type request struct {
 	Acquire
-	file    *file
-	stamp   Stamp
-	number  uint64
-	since   time.Duration
-	fresh   bool // to be decided, or decided anew
-	granted bool
-	needs   []need
+	file   *file
+	stamp  Stamp
+	number uint64
+	since  time.Duration
+	fresh  bool // to be decided, or decided anew
+	needs  []need
+	before table // once it is granted: what its owner held in its range
 }
 
 // need is how much of a peer's log is to be applied before a request is done.
@@ -36,11 +36,13 @@ func (e Acquire) step(m *Machine) error {
 		m.finish(r, TooMany, Held{})
 		return nil
 	}
+	covered := f.held.covers(&e.Held)
+	r.fresh = !m.unfinished(f, r)
 	switch {
 	case !e.Test && len(f.held) >= m.cfg.MaxLocks:
 		m.finish(r, TooMany, Held{})
 		return nil
-	case f.held.covers(&e.Held): // less than before, or the same
+	case covered && r.fresh: // less than before, or the same
 		if !e.Test {
 			f.held = f.held.with(e.Held)
 			m.lessened(f)
@@ -50,11 +52,8 @@ func (e Acquire) step(m *Machine) error {
 		m.finishSettled()
 		return nil
 	}
-	if !e.Test && e.Class == Flock { // flock(2) gives up the old lock before it waits for another
-		if held, changed := f.held.without(&e.Held); changed {
-			f.held = held
-			m.lessened(f)
-		}
+	if !e.Test && e.Class == Flock && !covered { // flock(2) gives up the old lock before it waits for another
+		_, _ = m.unlock(f, &Release{Held: e.Held}) // a whole file leaves no pieces
 	}
 	f.waits = append(f.waits, r)
 	m.busied(f)
@@ -69,23 +68,41 @@ func (e Release) step(m *Machine) error {
 	if f == nil {
 		return nil
 	}
-	held, changed := f.held, false
-	if e.ByHandle {
-		held = slices.DeleteFunc(slices.Clone(held), func(h Held) bool { return h.Handle == e.Handle })
-		changed = len(held) < len(f.held)
-	} else {
-		held, changed = held.without(&e.Held)
-	}
-	if m.tooMany(held) && len(held) > len(f.held) {
-		return ErrTooMany
-	}
+	changed, err := m.unlock(f, &e)
 	if changed {
-		f.held, f.used = held, m.now
-		m.lessened(f)
 		m.settle(f)
 		m.finishSettled()
 	}
-	return nil
+	return err
+}
+
+// unlock lets go of what e says, unless too much would be left, and reports whether that is anything.
+// A request that is given up does not bring it back.
+func (m *Machine) unlock(f *file, e *Release) (changed bool, err error) {
+	held, changed := e.from(f.held)
+	switch {
+	case !changed:
+		return false, nil
+	case m.tooMany(held) && len(held) > len(f.held):
+		return false, ErrTooMany
+	}
+	f.held, f.used = held, m.now
+	for _, r := range m.settled {
+		if r.file == f {
+			r.before, _ = e.from(r.before)
+		}
+	}
+	m.lessened(f)
+	return true, nil
+}
+
+// from returns t without what is unlocked, and whether that makes a difference.
+func (e *Release) from(t table) (table, bool) {
+	if !e.ByHandle {
+		return t.without(&e.Held)
+	}
+	left := slices.DeleteFunc(slices.Clone(t), func(h Held) bool { return h.Handle == e.Handle })
+	return left, len(left) < len(t)
 }
 
 // tooMany reports whether a file has more locks than even those may make it who have one already.
@@ -98,11 +115,27 @@ func (m *Machine) lessened(f *file) {
 }
 
 func (e Cancel) step(m *Machine) error {
-	if r := m.byOp[e.Op]; r != nil && !r.granted {
-		m.finish(r, Interrupted, Held{})
-		m.settle(r.file)
+	if r := m.byOp[e.Op]; r != nil {
+		m.abandon(r, Interrupted)
 	}
 	return nil
+}
+
+// abandon ends a request without its lock. If that is granted already, its owner holds again what it
+// held before: at no time was that more than it holds now, so nobody is in the way.
+func (m *Machine) abandon(r *request, res Result) {
+	f := r.file
+	m.finish(r, res, Held{})
+	if i := slices.Index(m.settled, r); i >= 0 {
+		m.settled = slices.Delete(m.settled, i, i+1)
+		f.held, _ = f.held.without(&r.Held)
+		for _, h := range r.before {
+			f.held = f.held.with(h)
+		}
+		m.lessened(f)
+	}
+	m.settle(f)
+	m.finishSettled()
 }
 
 // finish ends a request.
@@ -119,12 +152,20 @@ func (m *Machine) finish(r *request, res Result, blocker Held) {
 // stir has requests decided anew that nothing known holds up.
 func (f *file) stir(m *Machine) {
 	for _, r := range f.waits {
-		if !r.fresh {
+		if !r.fresh && !m.unfinished(f, r) {
 			if _, held := f.blocker(m, r); !held {
 				r.fresh = true
 			}
 		}
 	}
+}
+
+// unfinished reports whether an earlier request of r's owner has set a lock in r's range and is not
+// done. r waits for its end, since it may still be given up.
+func (m *Machine) unfinished(f *file, r *request) bool {
+	return !r.Test && slices.ContainsFunc(m.settled, func(o *request) bool {
+		return o.file == f && o.Owner == r.Owner && o.overlaps(&r.Lock)
+	})
 }
 
 // blocker returns what is known to hold up a request.
@@ -150,7 +191,7 @@ func (f *file) blocker(m *Machine, r *request) (Held, bool) {
 func (m *Machine) evaluate(f *file) {
 	f.used = m.now
 	for _, r := range slices.Clone(f.waits) {
-		if !r.fresh {
+		if r.fresh = r.fresh && !m.unfinished(f, r); !r.fresh {
 			continue
 		}
 		blocker, held := f.blocker(m, r)
@@ -193,44 +234,64 @@ func (f *file) doubt(m *Machine, r *request) (doubt bool) {
 	return doubt
 }
 
-// grant sets the lock. The request is done when what others wrote is applied. Where it weakens what
-// its owner held, others may go on.
+// grant sets the lock. The request is done when what others wrote is applied. Until then it may be
+// given up, so what its owner held and it would weaken stays as strong.
 func (m *Machine) grant(f *file, r *request) {
 	if m.granting != nil {
 		m.granting(f.id, &r.Held)
 	}
-	weaker := f.held.weakens(&r.Held)
+	r.before = f.held.part(&r.Held)
 	f.held = f.held.with(r.Held)
+	for _, h := range r.before {
+		if h.Exclusive && !r.Exclusive {
+			f.held = f.held.with(h)
+		}
+	}
 	i := slices.Index(f.waits, r)
 	f.waits = slices.Delete(f.waits, i, i+1)
-	r.granted = true
 	for _, p := range m.peers {
 		if m.counts(p) && p.need > m.applied[p.log] {
 			r.needs = append(r.needs, need{p, p.log, p.need})
 		}
 	}
 	m.settled = append(m.settled, r)
-	if weaker {
-		m.lessened(f)
-	}
 }
 
 // finishSettled ends granted requests that have what others wrote. A peer that does
 // not count any more is not waited for.
 func (m *Machine) finishSettled() {
-	left := m.settled[:0]
-	for _, r := range m.settled {
-		r.needs = slices.DeleteFunc(r.needs, func(n need) bool {
-			return m.applied[n.log] >= n.seq || !m.counts(n.peer) || n.peer.log != n.log
-		})
-		if len(r.needs) > 0 {
-			left = append(left, r)
-			continue
-		}
-		m.finish(r, Granted, Held{})
+	for i := slices.IndexFunc(m.settled, m.seen); i >= 0; i = slices.IndexFunc(m.settled, m.seen) {
+		r := m.settled[i]
+		m.settled = slices.Delete(m.settled, i, i+1)
+		m.complete(r)
 	}
-	clear(m.settled[len(left):])
-	m.settled = left
+}
+
+// seen reports whether what others wrote is applied.
+func (m *Machine) seen(r *request) bool {
+	r.needs = slices.DeleteFunc(r.needs, func(n need) bool {
+		return m.applied[n.log] >= n.seq || !m.counts(n.peer) || n.peer.log != n.log
+	})
+	return len(r.needs) == 0
+}
+
+// complete ends a request that has its lock. Where that is weaker than the one before, others may
+// go on now.
+func (m *Machine) complete(r *request) {
+	f := r.file
+	m.finish(r, Granted, Held{})
+	weaker := false
+	for _, h := range r.before {
+		if h.Exclusive && !r.Exclusive {
+			h.Exclusive, h.Handle, h.PID, weaker = false, r.Handle, r.PID, true
+			f.held = f.held.with(h)
+		}
+	}
+	if weaker {
+		m.show(f)
+	}
+	f.stir(m)
+	m.settle(f)
 }
 
 // circle reports whether r's owner would wait for itself: for owners that wait, in any

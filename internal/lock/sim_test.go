@@ -66,8 +66,8 @@ func TestSimulation(t *testing.T) {
 
 // tally counts what happened, so that a simulation in which nothing happens shows.
 type tally struct {
-	Granted, Refused, Circles, Interrupted, Waited, Weakened, TooMany, Excluding, Seen, Breaks, Silences, Crashes, Freezes int
-	Longest                                                                                                                time.Duration
+	Granted, Refused, Circles, Interrupted, Waited, Weakened, TooMany, Undone, Excluding, Seen, Breaks, Silences, Crashes, Freezes int
+	Longest                                                                                                                        time.Duration
 }
 
 func (a *tally) add(b *tally) {
@@ -76,6 +76,7 @@ func (a *tally) add(b *tally) {
 	a.Circles += b.Circles
 	a.Interrupted += b.Interrupted
 	a.Waited += b.Waited
+	a.Undone += b.Undone
 	a.TooMany += b.TooMany
 	a.Weakened += b.Weakened
 	a.Excluding += b.Excluding
@@ -89,7 +90,7 @@ func (a *tally) add(b *tally) {
 
 func (a *tally) expect(t *testing.T) {
 	for what, n := range map[string]int{
-		"granted": a.Granted, "refused": a.Refused, "interrupted": a.Interrupted, "waited": a.Waited, "weakened": a.Weakened, "too many": a.TooMany,
+		"granted": a.Granted, "refused": a.Refused, "interrupted": a.Interrupted, "waited": a.Waited, "weakened": a.Weakened, "too many": a.TooMany, "undone": a.Undone,
 		"excluding": a.Excluding, "seen": a.Seen, "breaks": a.Breaks, "silences": a.Silences, "crashes": a.Crashes, "freezes": a.Freezes,
 	} {
 		if n == 0 {

@@ -44,11 +44,15 @@ func (t table) holds(owner uint64, class Class) bool {
 	return slices.ContainsFunc(t, func(h Held) bool { return h.Owner == owner && h.Class == class })
 }
 
-// weakens reports whether h is shared where its owner holds an exclusive lock.
-func (t table) weakens(h *Held) bool {
-	return !h.Exclusive && slices.ContainsFunc(t, func(o Held) bool {
-		return o.Owner == h.Owner && o.Exclusive && o.overlaps(&h.Lock)
-	})
+// part returns what h's owner holds in h's range.
+func (t table) part(h *Held) (out table) {
+	for _, o := range t {
+		if o.Owner == h.Owner && o.overlaps(&h.Lock) {
+			o.Start, o.End = max(o.Start, h.Start), min(o.End, h.End)
+			out = append(out, o)
+		}
+	}
+	return out
 }
 
 // without returns t without what h's owner holds in h's range, and whether that

@@ -271,7 +271,11 @@ func (w *world) sendLog(m, o *mount) {
 	n, name := uint64(len(m.log)), m.logName(m.life)
 	w.link(m.i, o.i).send(m.i, func() {
 		life := o.life
-		w.in(w.between(0, 10*time.Millisecond), func() {
+		takes := w.between(0, 10*time.Millisecond)
+		if !w.calm && w.chance(0.1) {
+			takes = w.between(0, 500*time.Millisecond)
+		}
+		w.in(takes, func() {
 			o.do(func() {
 				if o.life == life && o.machine != nil && o.applied[name] < n {
 					o.applied[name] = n
