@@ -1,12 +1,15 @@
 package fusefs
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
@@ -29,9 +32,7 @@ func (c *call) lock(r *fuse.LockRequest, mode volume.LockMode) error {
 	if f == nil {
 		return syscall.EBADF
 	}
-	l := lockOf(r.LockOwner, &r.Lock, r.LockFlags)
-	l.Process = mode == volume.LockWait && !l.Flock && waitsAsProcess(r.Header.Pid)
-	if err := f.Lock(c.ctx, l, mode); err != nil {
+	if err := c.setLock(f, lockOf(r.LockOwner, &r.Lock, r.LockFlags), mode, r.Header.Pid); err != nil {
 		return err
 	}
 	// What was written elsewhere under the lock before is here; pages of the time
@@ -79,14 +80,61 @@ func lockOf(owner fuse.LockOwner, l *fuse.FileLock, flags fuse.LockFlags) volume
 	}
 }
 
-// waitsAsProcess reports whether a thread waits for a lock of its process and not of an
-// open file description. The kernel does not say; the thread's system call does. If that cannot be
-// read, it counts as no.
-func waitsAsProcess(thread uint32) bool {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", thread))
-	if err != nil {
-		return false
+// locker is an open file.
+type locker interface {
+	Lock(ctx context.Context, l volume.Lock, mode volume.LockMode) error
+}
+
+// setLock sets a lock. If it is to wait, a circle of waits can be told only if the thread waits for a lock
+// of its process and not of an open file description. The kernel does not say; the thread's
+// system call does, as soon as the thread sleeps. Who gets the lock without waiting is
+// not kept for that.
+func (c *call) setLock(f locker, l volume.Lock, mode volume.LockMode, thread uint32) error {
+	if mode == volume.LockWait && !l.Flock {
+		asleep := false
+		if l.Process, asleep = c.s.waitsAsProcess(thread); !asleep {
+			if err := f.Lock(c.ctx, l, volume.LockTry); !errors.Is(err, volume.ErrLocked) {
+				return err
+			}
+			l.Process = c.s.sleepsAsProcess(thread)
+		}
 	}
-	f := strings.Fields(string(line)) // number, arguments in hexadecimal, ...
-	return len(f) > 2 && f[0] == strconv.Itoa(unix.SYS_FCNTL) && f[2] == fmt.Sprintf("%#x", unix.F_SETLKW)
+	return f.Lock(c.ctx, l, mode)
+}
+
+// sleepsAsProcess is waitsAsProcess of a thread that is about to go to sleep. If it takes
+// too long for that, it counts as no.
+func (s *Server) sleepsAsProcess(thread uint32) bool {
+	for range 5 {
+		time.Sleep(time.Millisecond)
+		if process, asleep := s.waitsAsProcess(thread); asleep {
+			return process
+		}
+	}
+	return false
+}
+
+// waitsAsProcess reports whether a thread waits for a lock of its process, and whether it is asleep, so
+// that this can be told. If its system call cannot be read, it counts as no.
+func (s *Server) waitsAsProcess(thread uint32) (process, asleep bool) {
+	line, err := s.systemCall(thread)
+	if errors.Is(err, fs.ErrPermission) {
+		s.unseen.Do(func() {
+			s.log.Warn("programs that wait for each other's locks are not told so: their system calls cannot be read", "error", err)
+		})
+	}
+	if err != nil {
+		return false, true
+	}
+	f := strings.Fields(line) // number, arguments in hexadecimal, ...; or that it runs
+	if len(f) == 1 && f[0] == "running" {
+		return false, false
+	}
+	return len(f) > 2 && f[0] == strconv.Itoa(unix.SYS_FCNTL) && f[2] == fmt.Sprintf("%#x", unix.F_SETLKW), true
+}
+
+// readSystemCall returns what a thread is waiting in; see proc_pid_syscall(5). It takes the right to trace it.
+func readSystemCall(thread uint32) (string, error) {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", thread))
+	return string(line), err
 }

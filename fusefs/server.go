@@ -83,6 +83,8 @@ type Server struct {
 	callMu sync.Mutex
 	calls  map[fuse.RequestID]*waiter // requests that an interrupt can reach
 
+	unseen sync.Once // it is logged that system calls cannot be read
+
 	serving  atomic.Bool
 	done     chan struct{} // closed when Serve is over
 	left     chan struct{} // closed by umountMu's holder when the kernel does not let go
@@ -92,6 +94,8 @@ type Server struct {
 	// handle carries out requests; a benchmark measures the rest of the dispatch with
 	// something quicker.
 	handle func(*call, fuse.Request) error
+	// systemCall reads what a thread waits in; a test has its own.
+	systemCall func(thread uint32) (string, error)
 	// observe, if not nil, sees each request before it is carried out; for tests.
 	observe func(fuse.Request)
 }
