@@ -40,7 +40,7 @@ func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	}
 	w := &waiter{thread: c.hdr.Pid, read: read}
 	switch req.(type) {
-	case *fuse.LockRequest, *fuse.LockWaitRequest, *fuse.QueryLockRequest:
+	case *fuse.LockRequest, *fuse.LockWaitRequest: // not who holds a lock
 		w.lock = true
 	}
 	w.ctx, w.cancel = context.WithCancel(c.idleCtx)

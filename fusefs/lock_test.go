@@ -3,11 +3,15 @@ package fusefs
 import (
 	"context"
 	"io/fs"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
+	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/volume"
 )
 
@@ -83,5 +87,53 @@ func TestUnseenWaitsAreLoggedOnce(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "\n"); n != 1 {
 		t.Errorf("%d lines: %s", n, log.String())
+	}
+}
+
+// slowLocks have a request wait until answer is closed.
+type slowLocks struct {
+	noLocks
+	asked, answer chan struct{}
+}
+
+func (s slowLocks) Acquire(ctx context.Context, _ namespace.NodeID, _ uint64, l volume.Lock, _ volume.LockMode, _ uint64) (volume.Lock, error) {
+	close(s.asked)
+	select {
+	case <-s.answer:
+		return l, volume.ErrLocked
+	case <-ctx.Done():
+		return l, ctx.Err()
+	}
+}
+
+// TestQueryIsNotInterrupted sends a signal that is of no concern to a thread that asks who holds a lock: the
+// kernel would not ask again.
+func TestQueryIsNotInterrupted(t *testing.T) {
+	locks := slowLocks{asked: make(chan struct{}), answer: make(chan struct{})}
+	r := newVolume(t, nil, func(cfg *volume.Config) { cfg.Locks = locks })
+	r.mount(nil)
+	f, err := os.Create(r.path("f"))
+	must(t, err)
+	defer f.Close()
+	thread, result := make(chan int, 1), make(chan error, 1)
+	l := unix.Flock_t{Type: unix.F_WRLCK}
+	go func() {
+		runtime.LockOSThread()
+		thread <- unix.Gettid()
+		result <- unix.FcntlFlock(f.Fd(), unix.F_GETLK, &l)
+	}()
+	<-locks.asked
+	must(t, unix.Tgkill(os.Getpid(), <-thread, unix.SIGURG))
+	until(t, "the interrupt is dealt with", func() bool {
+		r.callMu.Lock()
+		defer r.callMu.Unlock()
+		for _, w := range r.calls {
+			return w.watched
+		}
+		return true // by ending the request
+	})
+	close(locks.answer)
+	if err := <-result; err != nil || l.Type != unix.F_WRLCK {
+		t.Errorf("%v, %+v", err, l)
 	}
 }

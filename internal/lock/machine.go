@@ -173,7 +173,9 @@ func (m *Machine) refuseLate() {
 	}
 	for _, r := range late {
 		if m.byOp[r.Op] == r { // not done by what became of the ones before
-			m.abandon(r, Refused)
+			all := Held{Lock: r.Lock} // somebody may hold, for all that is known
+			all.Exclusive = true
+			m.abandon(r, Refused, all)
 		}
 	}
 }

@@ -13,6 +13,7 @@ type pair struct {
 	now     time.Duration
 	m       [2]*Machine
 	seq     [2]uint64 // of each one's log
+	busy    bool      // nothing is published
 	op      Op
 	events  []func()
 	results map[Op]Done
@@ -68,7 +69,9 @@ func (p *pair) handle(i int, e Event) {
 		case Done:
 			p.results[f.Op] = f
 		case Publish:
-			p.later(i, Published{f.Token, p.seq[i]})
+			if !p.busy {
+				p.later(i, Published{f.Token, p.seq[i]})
+			}
 		case Send:
 			for msg, ok := p.m[i].Poll(p.now, f.Peer); ok; msg, ok = p.m[i].Poll(p.now, f.Peer) {
 				p.later(1-i, Receive{p.peer(i), msg})
@@ -291,5 +294,20 @@ func TestOneAfterTheOther(t *testing.T) {
 		p.expect(second, Granted)
 		p.expect(third, Granted)
 		p.expectHeld(l)
+	}
+}
+
+// TestUnansweredTest asks who holds a lock, and the other mount does not say in time: somebody there may
+// hold all of it.
+func TestUnansweredTest(t *testing.T) {
+	p := newPair(t, Config{})
+	p.busy = true
+	want := exclusiveLock(3, 7)
+	p.step(0, Acquire{Op: 1, Test: true, Held: Held{Owner: 1, PID: 5, Lock: sharedLock(3, 7)}})
+	p.expectWaiting(1)
+	p.pass(3 * time.Second)
+	p.expect(1, Refused)
+	if got := p.results[1].Blocker; got != (Held{Lock: want}) {
+		t.Errorf("%+v is in the way, want %+v", got, want)
 	}
 }

@@ -116,16 +116,16 @@ func (m *Machine) lessened(f *file) {
 
 func (e Cancel) step(m *Machine) error {
 	if r := m.byOp[e.Op]; r != nil {
-		m.abandon(r, Interrupted)
+		m.abandon(r, Interrupted, Held{})
 	}
 	return nil
 }
 
 // abandon ends a request without its lock. If that is granted already, its owner holds again what it
 // held before: at no time was that more than it holds now, so nobody is in the way.
-func (m *Machine) abandon(r *request, res Result) {
+func (m *Machine) abandon(r *request, res Result, blocker Held) {
 	f := r.file
-	m.finish(r, res, Held{})
+	m.finish(r, res, blocker)
 	if i := slices.Index(m.settled, r); i >= 0 {
 		m.settled = slices.Delete(m.settled, i, i+1)
 		f.held, _ = f.held.without(&r.Held)

@@ -207,7 +207,7 @@ type (
 	// Send says that Poll has a message for the peer.
 	Send struct{ Peer Peer }
 	// Done says that a request is over. Blocker is what held up a test; it has no
-	// PID if it is another mount's.
+	// PID if it is another mount's. If a peer did not answer in time, it is all that was asked for.
 	Done struct {
 		Op      Op
 		Result  Result
