@@ -151,6 +151,9 @@ func (h *Handle) write(ctx context.Context, p []byte, off int64, atEnd bool) (in
 // content published soon; connected mounts that watch the file have it on return.
 // What an fsync has journalled it leaves for soon after. It belongs to every close(2).
 func (h *Handle) Flush(ctx context.Context) error {
+	if h.locked.Load() {
+		h.v.leaving.closed(h)
+	}
 	err := h.v.flushClosed(ctx, h.in)
 	if err == nil {
 		err = h.v.announceContent(ctx, h.in)

@@ -85,6 +85,7 @@ func (h *Handle) lock(ctx context.Context, l Lock, mode LockMode) (Lock, error) 
 	var seq uint64
 	if mode != LockTest {
 		h.locked.Store(true)
+		v.leaving.over(h.id)
 		if v.cfg.Locks.Holds(h.in.id, l.Owner, l.Flock) { // it may give up, or weaken, what it has
 			var err error
 			if seq, err = v.publishLocked(ctx, h.in); err != nil {
@@ -92,7 +93,13 @@ func (h *Handle) lock(ctx context.Context, l Lock, mode LockMode) (Lock, error) 
 			}
 		}
 	}
-	return v.cfg.Locks.Acquire(ctx, h.in.id, h.id, l, mode, seq)
+	closed := v.leaving.of(h.in.id)
+	other, err := v.cfg.Locks.Acquire(ctx, h.in.id, h.id, l, mode, seq)
+	if mode != LockWait && errors.Is(err, ErrLocked) && len(closed) > 0 {
+		v.leaving.await(ctx, closed)
+		return v.cfg.Locks.Acquire(ctx, h.in.id, h.id, l, mode, seq)
+	}
+	return other, err
 }
 
 // Unlock gives up what l's owner holds in l's range. What was written is published
@@ -132,6 +139,7 @@ func (h *Handle) unlockAll() {
 		h.v.log.Warn("cannot publish a closed file to those who wait for its lock", "inode", h.in.ino, "error", err)
 	}
 	h.v.cfg.Locks.ReleaseHandle(h.in.id, h.id, seq)
+	h.v.leaving.over(h.id)
 }
 
 // publishLocked has what was written into a file published, unless nobody is there to
@@ -165,8 +173,9 @@ func (v *Volume) publishInode(ctx context.Context, in *inode) (uint64, error) {
 }
 
 // PublishFile puts what was written into a file so far into the log, and returns how
-// many batches that has.
+// many batches that has. On return the locks of descriptors are gone that were closed before.
 func (v *Volume) PublishFile(ctx context.Context, file namespace.NodeID) (uint64, error) {
+	v.leaving.await(ctx, v.leaving.of(file))
 	in := v.known(file)
 	if in == nil { // nothing of it is only here
 		return v.cutBatch()

@@ -43,6 +43,7 @@ type Volume struct {
 	notifier Notifier
 
 	handles atomic.Uint64 // numbers given to handles
+	leaving leaving
 	walk    walk
 
 	seals    chan sealJob
@@ -76,6 +77,7 @@ func Open(cfg Config) (*Volume, error) {
 		commit:  make(chan struct{}, 1),
 		batch:   make(chan struct{}, 1),
 		ahead:   make(chan struct{}, maxReadAhead),
+		leaving: leaving{patience: leavingPatience, by: map[uint64]leaver{}},
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	cfg.State.Before(v.flushNamed)

@@ -45,6 +45,10 @@ func TestLocksAcross(t *testing.T) {
 		p.do("ok", "flock f ex nb")
 		q.do("EAGAIN", "flock f sh nb")
 	})
+	t.Run("close gives up at once", func(t *testing.T) {
+		testCloseGivesUpAtOnce(t, path(a, "c"), path(a, "c"))
+		testCloseGivesUpAtOnce(t, path(a, "c"), path(b, "c"))
+	})
 	t.Run("unlock shows", func(t *testing.T) {
 		p, q := opened(t, path(a, "u"), 1)[0], opened(t, path(b, "u"), 1)[0]
 		for i := range 50 {

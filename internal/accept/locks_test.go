@@ -249,6 +249,21 @@ func testInterrupted(t *testing.T, path string) {
 }
 
 // testExit kills a process that holds locks of every kind.
+// testCloseGivesUpAtOnce tries for a lock right after the descriptor was closed that had it.
+func testCloseGivesUpAtOnce(t *testing.T, paths ...string) {
+	must(t, os.WriteFile(paths[0], nil, 0o644))
+	for i := range 300 {
+		f, err := os.OpenFile(paths[i%len(paths)], os.O_RDWR, 0)
+		must(t, err)
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Fatalf("%s, try %d: %v", f.Name(), i, err)
+		}
+		_, err = f.WriteString("x")
+		must(t, err)
+		must(t, f.Close())
+	}
+}
+
 func testExit(t *testing.T, path string) {
 	p := opened(t, path, 2)
 	p[0].do("ok", "flock f ex")
