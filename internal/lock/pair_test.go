@@ -311,3 +311,22 @@ func TestUnansweredTest(t *testing.T) {
 		t.Errorf("%+v is in the way, want %+v", got, want)
 	}
 }
+
+// TestRefusedOnceItsTurnComes has a request that is not to wait for locks wait for an earlier one of its owner
+// only.
+func TestRefusedOnceItsTurnComes(t *testing.T) {
+	for _, ends := range []func(p *pair, first Op){
+		func(p *pair, _ Op) { p.apply() },
+		func(p *pair, first Op) { p.step(0, Cancel{first}) },
+	} {
+		p := newPair(t, Config{})
+		p.expect(p.acquire(1, 2, sharedLock(15, 15), true), Granted)
+		p.behind()
+		first := p.acquire(0, 1, exclusiveLock(0, 9), true)
+		second := p.acquire(0, 1, exclusiveLock(0, 19), false)
+		p.expectWaiting(first)
+		p.expectWaiting(second)
+		ends(p, first)
+		p.expect(second, Refused)
+	}
+}

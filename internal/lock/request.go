@@ -134,6 +134,7 @@ func (m *Machine) abandon(r *request, res Result, blocker Held) {
 		}
 		m.lessened(f)
 	}
+	f.resume(r)
 	m.settle(f)
 	m.finishSettled()
 }
@@ -166,6 +167,15 @@ func (m *Machine) unfinished(f *file, r *request) bool {
 	return !r.Test && slices.ContainsFunc(m.settled, func(o *request) bool {
 		return o.file == f && o.Owner == r.Owner && o.overlaps(&r.Lock)
 	})
+}
+
+// resume has requests decided that waited for the end of r.
+func (f *file) resume(r *request) {
+	for _, o := range f.waits {
+		if o.Owner == r.Owner && o.overlaps(&r.Lock) {
+			o.fresh = true
+		}
+	}
 }
 
 // blocker returns what is known to hold up a request.
@@ -288,9 +298,9 @@ func (m *Machine) complete(r *request) {
 		}
 	}
 	if weaker {
-		m.show(f)
+		m.lessened(f)
 	}
-	f.stir(m)
+	f.resume(r)
 	m.settle(f)
 }
 
