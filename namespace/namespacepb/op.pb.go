@@ -1239,7 +1239,7 @@ type Content struct {
 	Mtime         int64                  `protobuf:"fixed64,7,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	Replaces      [][]byte               `protobuf:"bytes,8,rep,name=replaces,proto3" json:"replaces,omitempty"` // content ops
 	Revive        bool                   `protobuf:"varint,9,opt,name=revive,proto3" json:"revive,omitempty"`    // bring the file's names back whatever removed them
-	Holes         uint64                 `protobuf:"varint,10,opt,name=holes,proto3" json:"holes,omitempty"`     // how many blocks of the tree are holes
+	Holes         uint64                 `protobuf:"varint,11,opt,name=holes,proto3" json:"holes,omitempty"`     // how many blocks of the tree are holes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1794,8 +1794,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x05mtime\x18\a \x01(\x10R\x05mtime\x12\x1a\n" +
 	"\breplaces\x18\b \x03(\fR\breplaces\x12\x16\n" +
 	"\x06revive\x18\t \x01(\bR\x06revive\x12\x14\n" +
-	"\x05holes\x18\n" +
-	" \x01(\x04R\x05holes\"\x1a\n" +
+	"\x05holes\x18\v \x01(\x04R\x05holes\"\x1a\n" +
 	"\x04Keep\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\"\x81\x02\n" +
 	"\x04Fork\x12\x16\n" +
