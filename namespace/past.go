@@ -391,21 +391,21 @@ func (t *Tree) freeConflictName(dir NodeID, name string, e *slotEntry) (string, 
 	}
 }
 
-// RemovedHere reports whether this device took part in removing the names of a file that has none.
+// RemovedHere reports whether this device took part in removing each of the names that a file had which has none. If others alone
+// removed one, it cannot be told whether this device knew: the last to go here may have been another.
 func (t *Tree) RemovedHere(id NodeID) (bool, error) {
 	prefix := key(keyTomb, id[:])
-	here := false
+	tombs, here := 0, 0
 	var inner error
 	err := t.db.Scan(prefix, kv.PrefixEnd(prefix), func(_, v []byte) bool {
 		var tb tomb
 		tb, inner = decodeTomb(v)
-		for _, k := range tb.kills {
-			here = here || k.op.Author.sameDevice(t.author)
-		}
+		tombs++
+		here += b2i(slices.ContainsFunc(tb.kills, func(k kill) bool { return k.op.Author.sameDevice(t.author) }))
 		return inner == nil
 	})
 	if err := errors.Join(inner, err); err != nil {
 		return false, fmt.Errorf("read the tombs of %v: %w", id, err)
 	}
-	return here, nil
+	return tombs > 0 && here == tombs, nil
 }

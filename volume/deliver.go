@@ -79,15 +79,7 @@ func (v *Volume) follow(changes namespace.Changes) {
 func (v *Volume) reload(in *inode) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	n, err := v.node(in)
-	if err == nil && in.changed && n.Nlink == 0 && n.Kind == namespace.KindFile {
-		here, err := v.removedHere(in)
-		if err != nil {
-			v.log.Warn("cannot tell who removed a file that is being written", "inode", in.ino, "error", err)
-		}
-		in.revive = !here // if in doubt the data stays
-		in.lost.Store(true)
-	}
+	n, err := v.nodeNow(in)
 	if err == nil && !in.loaded { // the kernel may have pages of a version that is not known any more
 		return v.uncache(in)
 	}
@@ -99,9 +91,13 @@ func (v *Volume) reload(in *inode) bool {
 	return true
 }
 
-// removedHere reports whether this device took part in removing a file's names.
-func (v *Volume) removedHere(in *inode) (bool, error) {
+// nodeNow is node, and notes whether whoever changes the file from here on knows that it has no name; in.mu is held.
+func (v *Volume) nodeNow(in *inode) (namespace.Node, error) {
 	v.treeMu.RLock()
 	defer v.treeMu.RUnlock()
-	return v.cfg.Tree.RemovedHere(in.id)
+	n, err := v.cfg.Tree.Node(in.id)
+	if err == nil && (n.Nlink > 0 || !in.changed) {
+		in.nameless.Store(n.Nlink == 0)
+	}
+	return n, err
 }

@@ -273,22 +273,17 @@ func (v *Volume) sealMost(ctx context.Context, in *inode) error {
 	}
 }
 
-// orphan reports whether the file has no name left. Its content then stays in
-// memory and in the store until the last handle closes. in.fold is held.
+// orphan reports whether the file has no name left, and will not get one back for what was written to it. Its
+// content then stays in memory and in the store until the last handle closes. in.fold is held.
 func (v *Volume) orphan(in *inode) (bool, error) {
-	in.mu.RLock()
-	revive := in.revive
-	in.mu.RUnlock()
-	if revive {
-		return false, nil
-	}
 	v.treeMu.RLock()
 	n, err := v.cfg.Tree.Node(in.id)
+	gone := err != nil || n.Nlink == 0 && in.nameless.Load()
 	v.treeMu.RUnlock()
 	if err != nil && !errors.Is(err, namespace.ErrNotExist) {
 		return false, fmt.Errorf("look up inode %d: %w", in.ino, err)
 	}
-	if err == nil && n.Nlink > 0 {
+	if !gone {
 		return false, nil
 	}
 	v.mu.Lock()
@@ -469,18 +464,18 @@ func (v *Volume) commitReady(in *inode) error {
 	if in.journals {
 		clean = func(tx kv.Tx) error { return clearRecords(tx, in.id) }
 	}
-	set, lock := v.cfg.Tree.SetContent, v.treeMu.LockInPlace
-	if in.revive {
-		set, lock = v.cfg.Tree.Revive, v.treeMu.Lock
-	}
-	lock()
+	v.treeMu.LockInPlace()
 	if c.chunks {
 		v.named.Add(1)
 	}
-	// What the kernel has shown as the time of the change must not move because the change is entered later.
-	when := c.wrote
+	set, when := v.cfg.Tree.SetContent, c.wrote
 	if n, err := v.cfg.Tree.Node(in.id); err == nil {
+		// What the kernel has shown as the time of the change must not move because the change is entered later.
 		when = max(when, n.Ctime)
+		if n.Nlink == 0 && !in.nameless.Load() {
+			set = v.cfg.Tree.Revive
+			v.treeMu.moved()
+		}
 	}
 	got, err := set(when, in.id, c.version, c.mtime, []namespace.OpID{in.baseID}, clean)
 	v.treeMu.Unlock()
@@ -488,7 +483,7 @@ func (v *Volume) commitReady(in *inode) error {
 		return fmt.Errorf("enter new content of inode %d: %w", in.ino, err)
 	}
 	v.wroteTree()
-	in.ready, in.journals, in.revive, in.rebased = nil, false, false, false
+	in.ready, in.journals, in.rebased = nil, false, false
 	in.recorded.Store(0)
 	in.base, in.baseID = c.version, got.ID
 	in.cut = min(c.version.Size, in.minSize)

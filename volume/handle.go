@@ -189,7 +189,7 @@ func (h *Handle) Release() {
 		in.opens--
 		last := in.opens == 0
 		h.v.mu.Unlock()
-		if !last || !in.unnamed.Load() && !in.lost.Load() || !h.v.changedHere(in) {
+		if !last || !in.nameless.Load() || !h.v.changedHere(in) {
 			h.v.release(in)
 			return
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/zeebo/blake3"
 	"pgregory.net/rapid"
 
@@ -142,7 +144,8 @@ type rig struct {
 	state  kv.DB
 	chunks *memChunks
 	log    *memLog
-	given  map[*rig]int // batches delivered so far
+	past   []*memLog       // of earlier runs of the device
+	got    map[*memLog]int // batches delivered so far
 }
 
 var testKey = cipher.EpochKey{ID: cipher.EpochID{1}, Secret: [32]byte{2}}
@@ -167,7 +170,7 @@ func startRig(t *testing.T, device byte, state kv.DB, chunks *memChunks, change 
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, state: state, chunks: chunks, log: &memLog{author: author}, given: map[*rig]int{}}
+	r := &rig{t: t, state: state, chunks: chunks, log: &memLog{author: author}, got: map[*memLog]int{}}
 	cfg := Config{Tree: tree, State: state, Chunks: chunks, Sealer: testKeyring(), Log: r.log,
 		PublishInterval: time.Hour, FlushInterval: time.Hour, BatchDelay: time.Millisecond}
 	if change != nil {
@@ -250,6 +253,57 @@ func (r *rig) content(name string) string {
 	return r.read(h)
 }
 
+// all returns what every file of the root directory holds.
+func (r *rig) all() map[string]string {
+	r.t.Helper()
+	list, err := r.cfg.Tree.List(namespace.Root, "", 1000)
+	must(r.t, err)
+	out := map[string]string{}
+	for _, e := range list {
+		out[e.Name] = r.content(e.Name)
+	}
+	return out
+}
+
+// wantNames fails unless the files of the root directory of each rig are those of want.
+func wantNames(t *testing.T, want map[string]string, rigs ...*rig) {
+	t.Helper()
+	for i, r := range rigs {
+		if diff := cmp.Diff(want, r.all()); diff != "" {
+			t.Errorf("rig %d: -want +got:\n%s", i, diff)
+		}
+	}
+}
+
+func wantContent(t *testing.T, name, want string, rigs ...*rig) {
+	t.Helper()
+	for i, r := range rigs {
+		if got := r.all()[name]; got != want {
+			t.Errorf("rig %d: %s holds %q, not %q", i, name, got, want)
+		}
+	}
+}
+
+// link gives a file of the root directory another name.
+func (r *rig) link(name, other string) {
+	r.t.Helper()
+	a, err := r.Lookup(context.Background(), RootIno, name)
+	must(r.t, err)
+	_, err = r.Link(context.Background(), a.Ino, RootIno, other)
+	must(r.t, err)
+}
+
+// crash starts the device anew with what it has now; what is only in memory is gone.
+func (r *rig) crash() *rig {
+	r.t.Helper()
+	_, err := r.cutBatch()
+	must(r.t, err)
+	again := startRig(r.t, r.log.author[0], r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.chunks, func(c *Config) { c.BlockLog, c.InlineMax = r.cfg.BlockLog, r.cfg.InlineMax })
+	again.past = append(slices.Clone(r.past), r.log)
+	maps.Copy(again.got, r.got)
+	return again
+}
+
 func (r *rig) sync() {
 	r.t.Helper()
 	if err := r.SyncAll(context.Background()); err != nil {
@@ -270,11 +324,13 @@ func exchange(a, b *rig) {
 
 func give(from, to *rig) {
 	from.t.Helper()
-	list := from.log.all()
-	for i := from.given[to]; i < len(list); i++ {
-		if err := to.Deliver(from.log.author, uint64(i+1), list[i]); err != nil {
-			from.t.Fatal(err)
+	for _, log := range append(slices.Clone(from.past), from.log) {
+		list := log.all()
+		for i := to.got[log]; i < len(list); i++ {
+			if err := to.Deliver(log.author, uint64(i+1), list[i]); err != nil {
+				from.t.Fatal(err)
+			}
 		}
+		to.got[log] = len(list)
 	}
-	from.given[to] = len(list)
 }

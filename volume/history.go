@@ -104,6 +104,7 @@ func (v *Volume) setVersion(in *inode, c namespace.Content) error {
 		if n, err = t.Node(in.id); err != nil {
 			return err
 		}
+		in.nameless.Store(n.Nlink == 0)
 		in.adopt(n)
 		v.uncache(in)
 		return nil

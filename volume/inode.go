@@ -21,7 +21,10 @@ type inode struct {
 	idle  bool // in Volume.idle
 
 	unnamed atomic.Bool // it was made without a name, and may be given one
-	lost    atomic.Bool // it had no name left when that was last looked at
+	// nameless says that whoever changes the file now knows that no name leads to it: an operation here took the last one, or
+	// those of others took it while nothing had been changed here. If a file without a name is changed and this is not set, its
+	// names come back. It is set and cleared with treeMu held, at least for reading.
+	nameless atomic.Bool
 	// strayed is set once the file was changed by other ways than the kernel's: that may take it to be longer or shorter than it is.
 	strayed  atomic.Bool
 	recorded atomic.Int64 // bytes of journal records since the last commit
@@ -54,7 +57,6 @@ type content struct {
 	gen       uint64 // grows with every change
 	closedGen uint64 // the generation that was closed and waits to be sealed, or 0
 	changed   bool   // something here is not in the tree
-	revive    bool   // it was changed before its names were removed elsewhere, so they come back
 	pinned    bool   // changed and therefore pinned
 	ready     *candidate
 
@@ -87,11 +89,12 @@ func (v *Volume) load(in *inode) error {
 		return nil
 	}
 	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
 	n, err := v.cfg.Tree.Node(in.id)
-	v.treeMu.RUnlock()
 	if err != nil {
 		return fmt.Errorf("load inode %d: %w", in.ino, err)
 	}
+	in.nameless.Store(n.Nlink == 0)
 	in.adopt(n)
 	return nil
 }

@@ -397,8 +397,7 @@ func (v *Volume) readRecord(node namespace.NodeID, n uint64) (record, error) {
 func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *bool) error {
 	n, err := v.cfg.Tree.Node(node)
 	gone := errors.Is(err, namespace.ErrNotExist)
-	lost := err == nil && n.Nlink == 0 // by others, who did not know what the records hold, unless by this device
-	if lost {
+	if err == nil && n.Nlink == 0 { // if it was not this device, it was others, who did not know what the records hold
 		if gone, err = v.cfg.Tree.RemovedHere(node); err != nil {
 			return fmt.Errorf("find who removed the file of a journal record: %w", err)
 		}
@@ -420,7 +419,7 @@ func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *b
 			in.mu.Lock()
 			n.Content = r.base // not the tree's: somebody else's edit may have won meanwhile
 			in.adopt(n)
-			in.journals, in.saves, in.revive = true, counters[len(counters)-1]+1, lost
+			in.journals, in.saves = true, counters[len(counters)-1]+1
 			in.mu.Unlock()
 		}
 		if !*cramped {

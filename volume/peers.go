@@ -176,8 +176,11 @@ type treeLock struct {
 // Lock takes the lock for a change of the tree after which nodes may depend on other directories.
 func (l *treeLock) Lock() {
 	l.RWMutex.Lock()
-	l.gen++
+	l.moved()
 }
+
+// moved notes, with the lock held, a change after which nodes may depend on other directories.
+func (l *treeLock) moved() { l.gen++ }
 
 // LockInPlace takes the lock for a change of what nodes are, not of where they are. Nodes may be new.
 func (l *treeLock) LockInPlace() { l.RWMutex.Lock() }

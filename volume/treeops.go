@@ -154,21 +154,17 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 					spec.Mode |= syscall.S_ISGID
 				}
 			}
-			if name != "" {
-				n, err = t.Create(now, dir.id, name, spec)
+			if n, err = makeNode(t, now, dir.id, name, spec); err != nil {
 				return err
 			}
-			passing := passingName()
-			if _, err = t.Create(now, dir.id, passing, spec); err == nil {
-				n, err = t.Unlink(now, dir.id, passing)
-			}
-			return err
+			in = v.refer(n.ID) // while nobody can remove it unnoticed
+			in.unnamed.Store(name == "")
+			in.nameless.Store(name == "")
+			return nil
 		})
 		if err != nil {
 			return err
 		}
-		in = v.refer(n.ID)
-		in.unnamed.Store(name == "")
 		if spec.Kind == namespace.KindFile {
 			in.mu.Lock()
 			if !in.loaded { // else somebody opened the name already, and may have written
@@ -187,6 +183,18 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 		return err
 	})
 	return a, in, err
+}
+
+// makeNode makes a node, with no name one that has lost it again.
+func makeNode(t *namespace.Tree, now int64, dir namespace.NodeID, name string, spec namespace.CreateSpec) (namespace.Node, error) {
+	if name != "" {
+		return t.Create(now, dir, name, spec)
+	}
+	passing := passingName()
+	if _, err := t.Create(now, dir, passing, spec); err != nil {
+		return namespace.Node{}, err
+	}
+	return t.Unlink(now, dir, passing)
 }
 
 // Create makes a regular file and opens it. mode has the umask applied.
@@ -289,6 +297,9 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 		return v.with(parent, func(dir *inode) error {
 			err := v.mutate(func(t *namespace.Tree, now int64) error {
 				_, err := link(t, now, in.id, dir.id, name)
+				if err == nil {
+					in.nameless.Store(false)
+				}
 				return err
 			})
 			if err != nil {
@@ -309,6 +320,7 @@ func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 		err := v.mutate(func(t *namespace.Tree, now int64) error {
 			var err error
 			n, err = t.Unlink(now, dir.id, name)
+			v.tookName(n, err)
 			return err
 		})
 		if err == nil {
@@ -317,6 +329,17 @@ func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 		}
 		return err
 	})
+}
+
+// tookName notes, with treeMu held, that an operation here took a name of a node, unless that failed: maybe its last.
+func (v *Volume) tookName(n namespace.Node, err error) {
+	if err != nil || n.Nlink > 0 || n.Kind != namespace.KindFile {
+		return
+	}
+	if in := v.used(n.ID); in != nil {
+		in.nameless.Store(true)
+		v.release(in)
+	}
 }
 
 // unnamed lets go of the content of a node that may have lost its last name.
@@ -328,7 +351,6 @@ func (v *Volume) unnamed(n namespace.Node) {
 	if in == nil {
 		return
 	}
-	in.lost.Store(true)
 	if !v.changedHere(in) {
 		v.release(in)
 		return
@@ -373,6 +395,9 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 			var replaced *namespace.Node
 			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
 				moved, replaced, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
+				if replaced != nil {
+					v.tookName(*replaced, err)
+				}
 				return err
 			})
 			if err != nil {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -456,28 +458,127 @@ func TestStatNeverGoesBack(t *testing.T) {
 }
 
 // TestWriteBeforeRemoteDeleteBringsTheFileBack: what was written here, published or
-// not, before this mount heard that others removed the file is not lost.
+// not, before this mount heard that others removed the file is not lost. Names that the file had
+// before, and that were removed here, do not count.
 func TestWriteBeforeRemoteDeleteBringsTheFileBack(t *testing.T) {
-	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
+	plain := func(a *rig) { a.write(a.create("f"), "base", 0) }
+	linked := func(a *rig) {
+		plain(a)
+		a.link("f", "g")
+		must(t, a.Unlink(ctx, RootIno, "g"))
+	}
+	unnamed := func(a *rig) {
+		_, h, err := a.CreateUnnamed(ctx, Caller{}, RootIno, 0o644, syscall.O_RDWR)
+		must(t, err)
+		defer h.Release()
+		a.write(h, "base", 0)
+		_, err = a.Link(ctx, h.Ino(), RootIno, "f")
+		must(t, err)
+	}
+	const more = "more"
+	for name, prepare := range map[string]func(*rig){"one name": plain, "a name removed before": linked, "made without a name": unnamed} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+			prepare(a)
+			exchange(a, b)
+			h := a.open("f", syscall.O_RDWR)
+			a.write(h, more, 0)
+			must(t, b.Unlink(ctx, RootIno, "f"))
+			b.sync()
+			give(b, a)
+			must(t, h.Flush(ctx))
+			h.Release()
+			exchange(a, b)
+			wantContent(t, "f", more, a, b)
+		})
+		t.Run(name+", journalled", func(t *testing.T) {
+			a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+			prepare(a)
+			exchange(a, b)
+			h := a.open("f", syscall.O_RDWR)
+			a.write(h, more, 0)
+			must(t, h.Fsync(ctx))
+			must(t, b.Unlink(ctx, RootIno, "f"))
+			b.sync()
+			give(b, a)
+			again := a.crash()
+			exchange(again, b)
+			wantContent(t, "f", more, again, b)
+		})
+	}
+}
+
+// TestRemovalsOfTwoNamesMeet: each of two removed another name, not knowing of the other's removal, so neither
+// removed the file; and one of them had written to it.
+func TestRemovalsOfTwoNamesMeet(t *testing.T) {
+	for _, crash := range []bool{false, true} {
+		a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+		a.write(a.create("f"), "base", 0)
+		a.link("f", "g")
+		exchange(a, b)
+		h := a.open("f", syscall.O_RDWR)
+		a.write(h, "more", 0)
+		must(t, h.Fsync(ctx))
+		for range 5 { // so that its removal has the greater counter
+			a.create("x").Release()
+			must(t, a.Unlink(ctx, RootIno, "x"))
+		}
+		must(t, a.Unlink(ctx, RootIno, "g"))
+		must(t, b.Unlink(ctx, RootIno, "f"))
+		b.sync()
+		give(b, a)
+		if crash {
+			a = a.crash()
+		} else {
+			must(t, h.Flush(ctx))
+			h.Release()
+		}
+		exchange(a, b)
+		for _, r := range []*rig{a, b} {
+			if got := r.all(); !slices.Contains(slices.Collect(maps.Values(got)), "more") {
+				t.Errorf("crash %v: what is there: %v", crash, got)
+			}
+		}
+	}
+}
+
+// TestMergedBeforeFilesFollow: a removal from elsewhere is in the tree a moment before open files hear of it. What is sealed in
+// that moment comes back as well.
+func TestMergedBeforeFilesFollow(t *testing.T) {
+	a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
 	a.write(a.create("f"), "base", 0)
 	exchange(a, b)
 	h := a.open("f", syscall.O_RDWR)
 	a.write(h, "more", 0)
-	if err := b.Unlink(ctx, RootIno, "f"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.Unlink(ctx, RootIno, "f"))
 	b.sync()
-	give(b, a)
-	if err := h.Flush(ctx); err != nil {
-		t.Fatal(err)
+	for i, payload := range b.log.all() {
+		_, err := a.cfg.Tree.Merge(b.log.author, uint64(i+1), payload)
+		must(t, err)
 	}
+	must(t, h.Flush(ctx))
 	h.Release()
 	exchange(a, b)
-	for _, r := range []*rig{a, b} {
-		if got := r.content("f"); got != "more" {
-			t.Errorf("the file holds %q", got)
-		}
-	}
+	wantNames(t, map[string]string{"f": "more"}, a, b)
+}
+
+// TestRemovedHereStaysRemoved: a file that others removed, and that was about to come back for what was
+// written to it here, is removed here as well.
+func TestRemovedHereStaysRemoved(t *testing.T) {
+	a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+	a.write(a.create("f"), "base", 0)
+	a.link("f", "g")
+	exchange(a, b)
+	h := a.open("f", syscall.O_RDWR)
+	a.write(h, "more", 0)
+	must(t, b.Unlink(ctx, RootIno, "f"))
+	b.sync()
+	give(b, a)
+	must(t, a.Unlink(ctx, RootIno, "g"))
+	must(t, h.Flush(ctx))
+	h.Release()
+	exchange(a, b)
+	wantNames(t, map[string]string{}, a, b)
 }
 
 // TestWriteAfterRemoteDeleteRevivesNothing writes to a file that is open here and known to be deleted elsewhere.
