@@ -74,22 +74,32 @@ func (x *txn) lastOf(a AuthorID, seq uint64) (uint64, error) {
 	return last, err
 }
 
-func (c *causes) byAdoption(of AuthorID) (upTo uint64, err error) {
-	type adoption struct {
-		by        AuthorID
-		seq, last uint64
-	}
-	var all []adoption
+// adoption says that a batch adopted ops of another author, and up to which counter.
+type adoption struct {
+	by        AuthorID
+	seq, last uint64
+}
+
+// adoptions returns the batches that adopted ops of an author. What a fold made one of is batch 0 of nobody.
+func (x *txn) adoptions(of AuthorID) (all []adoption, err error) {
 	prefix := key(keyAdopted, of[:])
 	var inner error
-	err = c.x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+	err = x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
 		d, e := decoder{b: k[len(prefix):]}, decoder{b: v}
 		all = append(all, adoption{d.id(), uint64(d.i64()), e.uvarint()})
 		inner = errors.Join(d.err("adoption"), e.err("adoption"))
 		return inner == nil
 	})
 	if err := errors.Join(inner, err); err != nil {
-		return 0, fmt.Errorf("read adoptions of %v: %w", of, err)
+		return nil, fmt.Errorf("read adoptions of %v: %w", of, err)
+	}
+	return all, nil
+}
+
+func (c *causes) byAdoption(of AuthorID) (upTo uint64, err error) {
+	all, err := c.x.adoptions(of)
+	if err != nil {
+		return 0, err
 	}
 	for _, a := range all {
 		seq, err := c.vector(a.by)

@@ -330,32 +330,44 @@ func (x *txn) revive(n *node, all bool) error {
 	if x.causes == nil && !all || n.tombs == 0 {
 		return nil
 	}
-	type found struct {
-		id EntryID
-		t  tomb
+	graves, err := x.graves(n)
+	if err != nil {
+		return err
 	}
-	var list []found
+	for _, g := range graves {
+		if err := x.reviveEntry(n, g.id, g.tomb, all); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// grave is a tomb and the entry it is of.
+type grave struct {
+	id EntryID
+	tomb
+}
+
+// graves returns the tombs of a file.
+func (x *txn) graves(n *node) ([]grave, error) { return readGraves(x.tx, n.id) }
+
+func readGraves(r kv.Reader, id NodeID) (list []grave, err error) {
+	prefix := key(keyTomb, id[:])
 	var inner error
-	prefix := key(keyTomb, n.id[:])
-	err := x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
-		id, ok := parseEntryID(k[len(prefix):])
+	err = r.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
+		e, ok := parseEntryID(k[len(prefix):])
 		t, err := decodeTomb(v)
 		if !ok && err == nil {
 			err = ErrDamaged
 		}
 		inner = err
-		list = append(list, found{id, t})
+		list = append(list, grave{e, t})
 		return err == nil
 	})
 	if err := errors.Join(inner, err); err != nil {
-		return fmt.Errorf("read the tombs of %v: %w", n.id, err)
+		return nil, fmt.Errorf("read the tombs of %v: %w", id, err)
 	}
-	for _, f := range list {
-		if err := x.reviveEntry(n, f.id, f.t, all); err != nil {
-			return err
-		}
-	}
-	return nil
+	return list, nil
 }
 
 func (x *txn) reviveEntry(n *node, id EntryID, t tomb, all bool) error {

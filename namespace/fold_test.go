@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
 )
 
@@ -590,16 +592,34 @@ func TestPromisedHorizon(t *testing.T) {
 	r.must(r.mkfile("f"), r.mkdir("d"))
 	f, d := r.node("f").ID, r.node("d").ID
 	r.must(r.rm("f"), r.rmdir("d"))
-	for _, id := range []NodeID{f, d} {
+	change := func(id NodeID) error {
 		_, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600})
-		r.must(err)
+		return err
 	}
-	_, err := r.Acknowledge(r.tick(), []Device{r.Author().Device()}, Retention{Horizon: r.now + 100})
-	r.must(err)
+	r.must(change(f), change(d))
+	r.cutOne()
+	horizon := r.now + 100
+	for range 3 { // claim, promise, and once more for what the first two were
+		_, err := r.Acknowledge(r.tick(), []Device{r.Author().Device()}, Retention{Horizon: horizon})
+		r.must(err)
+		r.must(r.mkfile("work" + strconv.Itoa(int(r.now))))
+		r.cutOne()
+	}
 	for _, id := range []NodeID{f, d} {
-		if _, err := r.SetAttr(r.tick(), id, AttrChange{Mask: AttrMode, Mode: 0o600}); !errors.Is(err, ErrNotExist) {
+		if err := change(id); !errors.Is(err, ErrNotExist) {
 			t.Errorf("change of what was promised away: %v", err)
 		}
+	}
+	// What is removed from now on, by a clock that is behind, was not promised away: nobody could have known of it.
+	r.must(r.mkfile("g"), r.write("g", "0"), r.mkdir("e"))
+	g, e := r.node("g"), r.node("e").ID
+	_, err := r.Unlink(1, Root, "g")
+	r.must(err, r.Rmdir(1, Root, "e"), change(g.ID), change(e))
+	if _, err = r.Revive(r.tick(), g.ID, chunk.Version{Size: 1, Inline: []byte("1")}, 0, []OpID{g.Content.ID}, nil); err != nil {
+		t.Errorf("what was written before the removal was known: %v", err)
+	}
+	if got := r.node("g").Content; string(got.Inline) != "1" {
+		t.Errorf("it holds %q", got.Inline)
 	}
 }
 

@@ -394,18 +394,11 @@ func (t *Tree) freeConflictName(dir NodeID, name string, e *slotEntry) (string, 
 // RemovedHere reports whether this device took part in removing each of the names that a file had which has none. If others alone
 // removed one, it cannot be told whether this device knew: the last to go here may have been another.
 func (t *Tree) RemovedHere(id NodeID) (bool, error) {
-	prefix := key(keyTomb, id[:])
-	tombs, here := 0, 0
-	var inner error
-	err := t.db.Scan(prefix, kv.PrefixEnd(prefix), func(_, v []byte) bool {
-		var tb tomb
-		tb, inner = decodeTomb(v)
-		tombs++
-		here += b2i(slices.ContainsFunc(tb.kills, func(k kill) bool { return k.op.Author.sameDevice(t.author) }))
-		return inner == nil
-	})
-	if err := errors.Join(inner, err); err != nil {
-		return false, fmt.Errorf("read the tombs of %v: %w", id, err)
-	}
-	return tombs > 0 && here == tombs, nil
+	graves, err := readGraves(t.db, id)
+	return len(graves) > 0 && !slices.ContainsFunc(graves, func(g grave) bool { return !g.by(t.author.Device()) }), err
+}
+
+// by reports whether a device took part in the removals of an entry.
+func (t *tomb) by(d Device) bool {
+	return slices.ContainsFunc(t.kills, func(k kill) bool { return k.op.Author.Device() == d })
 }

@@ -263,27 +263,46 @@ func (x *txn) expired(n *node) (bool, error) {
 	if n.kind == KindDir && (!n.removed || n.attached()) || n.kind != KindDir && n.links > 0 {
 		return false, nil
 	}
-	keep, err := readRetention(x.tx, horizonKey(x.t.author.Device()))
-	p := keep.Horizon
-	if err != nil || p == 0 {
+	p, err := readPoint(x.tx, horizonKey(x.t.author.Device()))
+	if err != nil || p.Horizon == 0 {
 		return false, err
 	}
 	if n.kind == KindDir {
-		return n.removal.val < p, nil
+		return x.forgets(&p, kill{n.removal.op, n.removal.val})
 	}
-	old := true
-	var inner error
-	prefix := key(keyTomb, n.id[:])
-	err = x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(_, v []byte) bool {
-		var tb tomb
-		tb, inner = decodeTomb(v)
-		old = old && tb.before(p)
-		return inner == nil && old
-	})
-	return old, errors.Join(inner, err)
+	graves, err := x.graves(n)
+	if err != nil {
+		return false, err
+	}
+	for i := range graves {
+		if old, err := x.forgets(&p, graves[i].kills...); err != nil || !old {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
-// before reports whether all removals of an entry were before a time.
-func (t *tomb) before(horizon int64) bool {
-	return !slices.ContainsFunc(t.kills, func(k kill) bool { return k.time >= horizon })
+// forgets reports whether a fold to a point may forget what removals ended, as folding.expired does: they
+// were before the horizon, by clocks that may be wrong, and everybody knows of them.
+func (x *txn) forgets(p *Point, kills ...kill) (bool, error) {
+	for _, k := range kills {
+		if k.time >= p.Horizon {
+			return false, nil
+		}
+		if known, err := x.covers(p, k.op); err != nil || !known {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// covers reports whether an op is up to a point, by a batch of its author or one that adopted it. Where a fold has gone
+// further than that it cannot be told, and counts as not.
+func (x *txn) covers(p *Point, o OpID) (bool, error) {
+	last, _, err := x.getUvarint(batchKey(o.Author, p.Seen[o.Author]))
+	if err != nil || o.Lamport <= last {
+		return err == nil, err
+	}
+	all, err := x.adoptions(o.Author)
+	return slices.ContainsFunc(all, func(a adoption) bool { return p.Seen[a.by] >= a.seq && o.Lamport <= a.last }), err
 }
