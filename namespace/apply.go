@@ -386,6 +386,10 @@ func (x *txn) applyContent(id OpID, now int64, c *pb.Content) error {
 	if n.kind != KindFile {
 		return invalid("op gives content to a %v", n.kind)
 	}
+	revives, err := x.entries(c.Revives)
+	if err != nil {
+		return err
+	}
 	replaced := make([]OpID, len(c.Replaces))
 	for i, b := range c.Replaces {
 		replaced[i], _ = parseOpID(b)
@@ -408,5 +412,5 @@ func (x *txn) applyContent(id OpID, now int64, c *pb.Content) error {
 	n.mtime.set(id, c.Mtime)
 	n.ctime.set(id, now)
 	x.touch(n)
-	return x.revive(n, c.Revive)
+	return x.revive(n, revives)
 }

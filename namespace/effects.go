@@ -325,9 +325,10 @@ func (x *txn) unbury(n *node, id EntryID, t *tomb) error {
 }
 
 // revive brings back the entries of a file whose removals did not know of an
-// edit that did not know of them, or all of them if the edit says so.
-func (x *txn) revive(n *node, all bool) error {
-	if x.causes == nil && !all || n.tombs == 0 {
+// edit that did not know of them, and those that the edit names. It is for the edit to name them: which
+// of them went last, say, is not the same everywhere, as another edit may have brought back some before.
+func (x *txn) revive(n *node, named []EntryID) error {
+	if x.causes == nil && len(named) == 0 || n.tombs == 0 {
 		return nil
 	}
 	graves, err := x.graves(n)
@@ -335,11 +336,94 @@ func (x *txn) revive(n *node, all bool) error {
 		return err
 	}
 	for _, g := range graves {
-		if err := x.reviveEntry(n, g.id, g.tomb, all); err != nil {
+		if err := x.reviveEntry(n, g.id, g.tomb, slices.Contains(named, g.id)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// knownKills returns the removals of an entry that an edit knew and does not undo.
+func (x *txn) knownKills(t *tomb, named bool) (known []kill, err error) {
+	if named {
+		return nil, nil
+	}
+	for _, k := range t.kills {
+		ok := x.causes == nil
+		if !ok {
+			if ok, err = x.causes.knows(k.op); err != nil {
+				return nil, err
+			}
+		}
+		if ok {
+			known = append(known, k)
+		}
+	}
+	return known, nil
+}
+
+// maxRevived is how many entries one op brings back, so that it stays below MaxOp.
+const maxRevived = 2048
+
+// comingBack returns the entries that a content brings back which is written to a file without a name: those that
+// it has where the content comes from, else those that went last. If others took some alone, these: what
+// this device took part in removing it has not to be told of. None is among what it promised to forget.
+func (x *txn) comingBack(n *node, had []place) (out [][]byte, err error) {
+	if n.links > 0 {
+		return nil, nil
+	}
+	graves, err := x.rememberedGraves(n)
+	if err != nil {
+		return nil, err
+	}
+	back := slices.DeleteFunc(slices.Clone(graves), func(g grave) bool {
+		return !slices.ContainsFunc(had, func(p place) bool { return p.id == g.id })
+	})
+	if len(back) == 0 {
+		back = x.lastGraves(graves)
+	}
+	for _, g := range back[:min(len(back), maxRevived)] {
+		out = append(out, g.id.Append(nil))
+	}
+	return out, nil
+}
+
+// lastGraves returns those of the removal that is the last.
+func (x *txn) lastGraves(list []grave) []grave {
+	mine := func(g grave) bool { return g.by(x.t.author.Device()) }
+	if slices.ContainsFunc(list, func(g grave) bool { return !mine(g) }) {
+		list = slices.DeleteFunc(list, mine)
+	}
+	last := kill{}
+	for i := range list {
+		if first := list[i].kills[0]; first.compare(last) > 0 {
+			last = first
+		}
+	}
+	return slices.DeleteFunc(list, func(g grave) bool { return g.kills[0] != last })
+}
+
+// rememberedGraves returns the tombs of a file that no device may have forgotten.
+func (x *txn) rememberedGraves(n *node) ([]grave, error) {
+	p, err := readPoint(x.tx, horizonKey(x.t.author.Device()))
+	if err != nil {
+		return nil, err
+	}
+	graves, err := x.graves(n)
+	if err != nil {
+		return nil, err
+	}
+	kept := graves[:0]
+	for _, g := range graves {
+		old, err := x.forgets(&p, g.kills...)
+		if err != nil {
+			return nil, err
+		}
+		if !old {
+			kept = append(kept, g)
+		}
+	}
+	return kept, nil
 }
 
 // grave is a tomb and the entry it is of.
@@ -357,7 +441,7 @@ func readGraves(r kv.Reader, id NodeID) (list []grave, err error) {
 	err = r.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
 		e, ok := parseEntryID(k[len(prefix):])
 		t, err := decodeTomb(v)
-		if !ok && err == nil {
+		if err == nil && (!ok || len(t.kills) == 0) {
 			err = ErrDamaged
 		}
 		inner = err
@@ -370,22 +454,10 @@ func readGraves(r kv.Reader, id NodeID) (list []grave, err error) {
 	return list, nil
 }
 
-func (x *txn) reviveEntry(n *node, id EntryID, t tomb, all bool) error {
-	known := t.kills[:0:0]
-	for _, k := range t.kills {
-		if all {
-			break
-		}
-		ok, err := x.causes.knows(k.op)
-		if err != nil {
-			return err
-		}
-		if ok {
-			known = append(known, k)
-		}
-	}
-	if len(known) == len(t.kills) && !all {
-		return nil
+func (x *txn) reviveEntry(n *node, id EntryID, t tomb, named bool) error {
+	known, err := x.knownKills(&t, named)
+	if err != nil || len(known) == len(t.kills) {
+		return err
 	}
 	k := tombKey(n.id, id)
 	if t.kills = known; len(known) > 0 {

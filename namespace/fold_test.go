@@ -623,6 +623,56 @@ func TestPromisedHorizon(t *testing.T) {
 	}
 }
 
+// TestReviveAfterPromise: a content that brings a file back names what comes back, so it is the same on a device that had
+// forgotten an older name of the file by then, and on one that had only promised to.
+func TestReviveAfterPromise(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkfile("f"), a.write("f", "0"), a.ln("f", "g"), a.rm("g"))
+	meet(t, a, b)
+	active := []Device{a.Author().Device(), b.Author().Device()}
+	horizon := a.now + 100
+	for range 4 {
+		for _, r := range []*rig{a, b} {
+			r.must(r.mkfile("work" + r.Author().String() + strconv.Itoa(int(r.now))))
+			_, err := r.Acknowledge(r.tick(), active, Retention{Horizon: horizon})
+			r.must(err)
+		}
+		meet(t, a, b)
+	}
+	to, err := a.Stable(active)
+	a.must(err)
+	if to.Horizon != horizon || to.Seen[a.Author()] == 0 {
+		t.Fatalf("promised: %v", to)
+	}
+	f := b.node("f")
+	a.now, b.now = horizon, horizon
+	a.must(a.rm("f"))
+	fold := func(r *rig) {
+		done, err := r.Fold(to, 1<<20)
+		if r.must(err); !done {
+			t.Fatal("not folded")
+		}
+	}
+	fold(a)
+	batches := map[logKey][]byte{}
+	a.flush(batches)
+	b.pull(batches)
+	if _, err := b.Revive(b.tick(), f.ID, chunk.Version{Size: 1, Inline: []byte("1")}, 0, []OpID{f.Content.ID}, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.flush(batches)
+	a.pull(batches)
+	fold(b)
+	for _, r := range []*rig{a, b} {
+		if got := r.node("f"); string(got.Content.Inline) != "1" || got.Nlink != 1 {
+			t.Errorf("f: %+v", got)
+		}
+	}
+	if x, y := mustHash(t, a.Tree), mustHash(t, b.Tree); x != y {
+		t.Errorf("the trees differ:\n%s\n%s", dump(a.Tree), dump(b.Tree))
+	}
+}
+
 // readTx lets a state be read as a transaction.
 type readTx struct{ kv.Reader }
 

@@ -86,7 +86,9 @@ func goldenConflicts(r *rig) []byte {
 			other.must(other.mv(c, c[len(c)-5:], 0))
 		}
 	}
-	_, err := other.Revive(other.tick(), other.node("g").ID, chunk.Version{}, 0, nil, nil)
+	g := other.node("g").ID
+	other.must(other.rm("g"))
+	_, err := other.Revive(other.tick(), g, chunk.Version{}, 0, nil, nil)
 	other.must(err)
 	return other.cutOne()
 }

@@ -272,8 +272,8 @@ func (t *Tree) SetContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 	return t.setContent(now, id, v, mtime, replaces, false, also)
 }
 
-// Revive is SetContent for a file whose names were removed by somebody who did
-// not know that it was being written: it brings them back.
+// Revive is SetContent for a file that was being written when others, who did not know of that, removed its last
+// name: if it has none, it brings that back.
 func (t *Tree) Revive(now int64, id NodeID, v chunk.Version, mtime int64, replaces []OpID, also func(kv.Tx) error) (out Content, err error) {
 	return t.setContent(now, id, v, mtime, replaces, true, also)
 }
@@ -283,7 +283,6 @@ func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 		return out, err
 	}
 	c := contentOp(id, &v, mtime)
-	c.Revive = revive
 	err = t.update(func(x *txn) error {
 		n, err := x.target(now, id)
 		if err != nil {
@@ -293,6 +292,11 @@ func (t *Tree) setContent(now int64, id NodeID, v chunk.Version, mtime int64, re
 			return fmt.Errorf("set the content of a %v: %w", n.kind, ErrInvalidArgument)
 		}
 		c.Replaces = n.replaced(replaces)
+		if revive {
+			if c.Revives, err = x.comingBack(n, nil); err != nil {
+				return err
+			}
+		}
 		if err := x.dropCopies(now, n); err != nil {
 			return err
 		}

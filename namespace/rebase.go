@@ -27,7 +27,7 @@ const rebasePage = 256
 // merge any more, over into it as fresh local operations: of each op that into has not merged, whoever made it.
 //
 //   - A content of a file that into has, visible or removed, becomes a head beside those that old did not know; it replaces
-//     what had been replaced in old. A file without names gets them back.
+//     what had been replaced in old. A file without names gets back those that old has.
 //   - A file that into has not is made anew at its path, directories above it too if they are missing. A
 //     name that is taken by something else makes it a conflict name. Directories are made anew alike, or are those of that name.
 //   - A further name of a file is made again.
@@ -158,7 +158,7 @@ func (r *rebase) join(n, there *node, places []place) error {
 		if !r.unshared(h.ID) || there.links > 0 && there.shows(h) { // one that was removed does not stand for this one
 			continue
 		}
-		err := r.write(there.id, h, replaces)
+		err := r.write(there.id, h, replaces, places)
 		if errors.Is(err, ErrNotExist) { // it is about to be forgotten
 			return r.remake(n, places)
 		}
@@ -212,20 +212,25 @@ func (r *rebase) replaced(n, there *node) (ops [][]byte, err error) {
 	return ops, nil
 }
 
-// write makes a content a head of a file. Files that are hidden because they
-// equal it stay: who wrote did not know them.
-func (r *rebase) write(id NodeID, h *Content, replaces [][]byte) error {
+// write makes a content a head of a file, which gets back the names that it had in the old tree if
+// it has none. Files that are hidden because they equal it stay: who wrote did not know them.
+func (r *rebase) write(id NodeID, h *Content, replaces [][]byte, had []place) error {
 	return r.into.update(func(x *txn) error {
-		if _, err := x.target(r.now, id); err != nil {
+		n, err := x.target(r.now, id)
+		if err != nil {
 			return err
 		}
-		return x.writeHead(r.now, id, h, replaces)
+		revives, err := x.comingBack(n, had)
+		if err != nil {
+			return err
+		}
+		return x.writeHead(r.now, id, h, replaces, revives)
 	})
 }
 
-func (x *txn) writeHead(now int64, id NodeID, h *Content, replaces [][]byte) error {
+func (x *txn) writeHead(now int64, id NodeID, h *Content, replaces, revives [][]byte) error {
 	c := contentOp(id, &h.Version, h.Mtime)
-	c.Replaces, c.Revive = replaces, true
+	c.Replaces, c.Revives = replaces, revives
 	_, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Content{Content: c}})
 	return err
 }
@@ -272,7 +277,7 @@ func (r *rebase) make(n *node, p place) (id NodeID, err error) {
 		}
 		id = made.id
 		for i := range n.heads {
-			if err := x.writeHead(r.now, id, &n.heads[i], nil); err != nil {
+			if err := x.writeHead(r.now, id, &n.heads[i], nil, nil); err != nil {
 				return err
 			}
 		}

@@ -210,6 +210,29 @@ func TestRebaseCases(t *testing.T) {
 	}
 }
 
+// TestRebaseKnowsWhatWasRemoved: of names whose removals are remembered, those come back that the device still had, of a file
+// that has none left; never those that it knew to be removed.
+func TestRebaseKnowsWhatWasRemoved(t *testing.T) {
+	here, away := newRig(t, 1), newRig(t, 2)
+	for _, f := range []string{"both", "last", "two"} {
+		here.must(here.mkfile(f), here.write(f, "0"), here.ln(f, f+"2"), here.ln(f, f+"3"), here.rm(f+"3"))
+	}
+	here.must(here.rm("both2"), here.rm("last2"))
+	meet(t, here, away)
+	away.must(away.write("both", "mine"), away.write("last", "mine"), away.write("two", "mine"))
+	here.must(here.write("both", "yours"), here.rm("last"), here.rm("two2"), here.rm("two"))
+	here.cutOne()
+	into := &rig{Tree: join(t, here.Tree, AuthorID{0: 2, 15: 9}), t: t, now: 100}
+	_, err := Rebase(away.Tree, into.Tree, 1e9)
+	into.must(err)
+	mustCheck(t, into.Tree)
+	got := plain(into.ls())
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{"both (dev1)=yours", "both=mine", "last=mine", "two2=mine", "two=mine"}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
 // forgetAll lets the only active device promise and fold all it has, and forget what was removed.
 func forgetAll(t *testing.T, r *rig) {
 	t.Helper()

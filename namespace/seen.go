@@ -263,28 +263,23 @@ func (x *txn) expired(n *node) (bool, error) {
 	if n.kind == KindDir && (!n.removed || n.attached()) || n.kind != KindDir && n.links > 0 {
 		return false, nil
 	}
-	p, err := readPoint(x.tx, horizonKey(x.t.author.Device()))
-	if err != nil || p.Horizon == 0 {
-		return false, err
-	}
 	if n.kind == KindDir {
-		return x.forgets(&p, kill{n.removal.op, n.removal.val})
-	}
-	graves, err := x.graves(n)
-	if err != nil {
-		return false, err
-	}
-	for i := range graves {
-		if old, err := x.forgets(&p, graves[i].kills...); err != nil || !old {
+		p, err := readPoint(x.tx, horizonKey(x.t.author.Device()))
+		if err != nil {
 			return false, err
 		}
+		return x.forgets(&p, kill{n.removal.op, n.removal.val})
 	}
-	return true, nil
+	graves, err := x.rememberedGraves(n)
+	return err == nil && len(graves) == 0, err
 }
 
 // forgets reports whether a fold to a point may forget what removals ended, as folding.expired does: they
 // were before the horizon, by clocks that may be wrong, and everybody knows of them.
 func (x *txn) forgets(p *Point, kills ...kill) (bool, error) {
+	if p.Horizon == 0 {
+		return false, nil
+	}
 	for _, k := range kills {
 		if k.time >= p.Horizon {
 			return false, nil

@@ -41,6 +41,7 @@ type world struct {
 	// or removed that knew them.
 	writes map[OpID]string
 	ended  map[OpID][]OpID
+	gone   []NodeID // files that lost their last name on some device
 	// absorbed has groups of writes of equal content that one device took for one.
 	absorbed map[OpID][][]OpID
 }
@@ -218,6 +219,8 @@ func (d *device) act() {
 			spec.Target = "x"
 		}
 		_, err = d.tree.Create(now, dir, name, spec)
+	} else if len(d.w.gone) > 0 && rapid.IntRange(0, 15).Draw(t, "revive") == 0 {
+		err = d.write(now, rapid.SampledFrom(d.w.gone).Draw(t, "gone"), d.tree.Revive)
 	} else {
 		p := rapid.SampledFrom(places).Draw(t, "place")
 		err = d.change(now, p, dir, name)
@@ -267,7 +270,7 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 		}
 		err = d.tree.SetXattr(now, p.Node, "user.x", []byte{byte(now)})
 	default:
-		err = d.write(now, p)
+		err = d.write(now, p.Node, d.tree.SetContent)
 	}
 	return err
 }
@@ -285,18 +288,19 @@ func (d *device) names(dir NodeID) (names []string) {
 }
 
 // write gives a file a content; most are like no other.
-func (d *device) write(now int64, p treePlace) error {
-	n, err := d.tree.Node(p.Node)
+func (d *device) write(now int64, id NodeID, set func(int64, NodeID, chunk.Version, int64, []OpID, func(kv.Tx) error) (Content, error)) error {
+	n, err := d.tree.Node(id)
 	if err != nil || n.Kind != KindFile {
 		return err
 	}
+	defer func() { d.absorb(n) }()
 	bytes := fmt.Sprint(now)
 	if now%2 == 0 {
 		bytes = fmt.Sprint("same", now%3)
 	}
 	ended := d.like(n)
 	v := chunk.Version{Size: int64(len(bytes)), Inline: []byte(bytes)}
-	c, err := d.tree.SetContent(now, p.Node, v, now, []OpID{n.Content.ID}, nil)
+	c, err := set(now, id, v, now, []OpID{n.Content.ID}, nil)
 	if err == nil {
 		d.w.writes[c.ID] = bytes
 		d.w.ended[c.ID] = ended
@@ -320,6 +324,9 @@ func (d *device) applied(o OpID) bool {
 
 // removed notes what was known of a file when the last op took a name from it.
 func (d *device) removed(n Node) {
+	if n.Nlink == 0 && !slices.Contains(d.w.gone, n.ID) {
+		d.w.gone = append(d.w.gone, n.ID)
+	}
 	op := OpID{d.tree.MaxLamport(), d.author}
 	d.w.ended[op] = append(d.w.ended[op], d.like(n)...)
 }

@@ -159,7 +159,7 @@ func validFork(f *pb.Fork) (bool, error) {
 }
 
 func validContent(c *pb.Content) bool {
-	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 || c.Holes > 1<<62 {
+	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || !sized(entryIDSize, c.Revives...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 || c.Holes > 1<<62 {
 		return false
 	}
 	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Holes: int64(c.Holes), Inline: c.Inline}

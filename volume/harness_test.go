@@ -275,15 +275,6 @@ func wantNames(t *testing.T, want map[string]string, rigs ...*rig) {
 	}
 }
 
-func wantContent(t *testing.T, name, want string, rigs ...*rig) {
-	t.Helper()
-	for i, r := range rigs {
-		if got := r.all()[name]; got != want {
-			t.Errorf("rig %d: %s holds %q, not %q", i, name, got, want)
-		}
-	}
-}
-
 // link gives a file of the root directory another name.
 func (r *rig) link(name, other string) {
 	r.t.Helper()

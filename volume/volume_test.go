@@ -489,7 +489,7 @@ func TestWriteBeforeRemoteDeleteBringsTheFileBack(t *testing.T) {
 			must(t, h.Flush(ctx))
 			h.Release()
 			exchange(a, b)
-			wantContent(t, "f", more, a, b)
+			wantNames(t, map[string]string{"f": more}, a, b)
 		})
 		t.Run(name+", journalled", func(t *testing.T) {
 			a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
@@ -503,7 +503,7 @@ func TestWriteBeforeRemoteDeleteBringsTheFileBack(t *testing.T) {
 			give(b, a)
 			again := a.crash()
 			exchange(again, b)
-			wantContent(t, "f", more, again, b)
+			wantNames(t, map[string]string{"f": more}, again, b)
 		})
 	}
 }
