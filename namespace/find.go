@@ -79,7 +79,7 @@ func (x *txn) gather(f *found, claims []claimant, wins bool) (err error) {
 		switch {
 		case i == me:
 			f.parts, err = x.addParts(f.parts, f.slot, c)
-		case c.cover == me:
+		case c.cover == me && (x.t.written == nil || !x.t.written(c.members[0])):
 			f.copies, err = x.addParts(f.copies, f.slot, c)
 		case wins:
 			f.demote(c)

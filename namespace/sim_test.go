@@ -82,7 +82,9 @@ func (d *device) start() {
 	if err != nil {
 		d.w.t.Fatalf("open: %v", err)
 	}
-	d.tree = tree
+	if d.tree = tree; d.writing() {
+		tree.KeepWritten(func(id NodeID) bool { return id[15]%2 == 0 })
+	}
 }
 
 func clone(t *rapid.T, db kv.DB) kv.DB {
@@ -258,7 +260,7 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 		if err == nil {
 			// Nothing else comes or goes: whoever lists and then removes finds every name.
 			before = slices.DeleteFunc(before, func(name string) bool { return name == p.Name })
-			if after := d.names(p.dir); !slices.Equal(before, after) {
+			if after := d.names(p.dir); !slices.Equal(before, after) && !d.writing() {
 				d.w.t.Fatalf("removing %q from %v: before\n%q\nafter\n%q\n%s", p.Name, p.dir, before, after, dump(d.tree))
 			}
 		}
@@ -274,6 +276,9 @@ func (d *device) change(now int64, p treePlace, dir NodeID, name string) (err er
 	}
 	return err
 }
+
+// writing reports whether the device has unpublished writes to some of all files, so that it shows them when those are gone that hid them.
+func (d *device) writing() bool { return d.index == 2 }
 
 // names lists a directory.
 func (d *device) names(dir NodeID) (names []string) {

@@ -23,6 +23,8 @@ type Tree struct {
 	w              txn // the writer's, kept for its buffers
 	fresh          *fresh
 
+	written func(NodeID) bool // see KeepWritten; nil if none is
+
 	gates    gates
 	folding  *folding            // under way; nil if none
 	worked   map[AuthorID]uint64 // the last batch that was more than acknowledgements, as far as is known
@@ -110,6 +112,11 @@ func (t *Tree) enter(device string) error {
 		return x.setAuthor(t.author, info)
 	})
 }
+
+// KeepWritten sets what says of a file whether something was written to it that did not enter the tree yet. It then is not what it
+// seems to be: if it is hidden behind another of the same content, no operation takes it along with that. fn is called
+// within operations.
+func (t *Tree) KeepWritten(fn func(NodeID) bool) { t.written = fn }
 
 // Author returns the incarnation that local ops belong to.
 func (t *Tree) Author() AuthorID { return t.author }

@@ -256,7 +256,9 @@ func (r *rig) content(name string) string {
 // all returns what every file of the root directory holds.
 func (r *rig) all() map[string]string {
 	r.t.Helper()
+	r.treeMu.RLock()
 	list, err := r.cfg.Tree.List(namespace.Root, "", 1000)
+	r.treeMu.RUnlock()
 	must(r.t, err)
 	out := map[string]string{}
 	for _, e := range list {

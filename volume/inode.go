@@ -137,6 +137,16 @@ func (v *Volume) touched(in *inode) {
 	v.mu.Unlock()
 }
 
+// written reports whether something was written to a file that is not in the tree; treeMu may be held.
+func (v *Volume) written(id namespace.NodeID) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	ino, _ := v.number(id)
+	_, changed := v.changed[v.inodes[ino]]
+	_, journalled := v.replaying[id]
+	return changed || journalled
+}
+
 // settled unpins an inode whose changes are all in the tree; in.mu is held.
 func (v *Volume) settled(in *inode) {
 	in.changed = false

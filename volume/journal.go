@@ -212,8 +212,12 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 }
 
 // journal writes records of what is not yet saved, if none of it is being sealed and it is
-// little, or so scattered that sealing the blocks around it would cost much more; in.fold is held.
+// little, or so scattered that sealing the blocks around it would cost much more; in.fold is held. What gives a file its name back enters
+// the tree at once: after a crash nobody could tell that it is to.
 func (v *Volume) journal(in *inode) (done bool, err error) {
+	if n, err := v.node(in); err != nil || n.Nlink == 0 {
+		return false, err
+	}
 	records, restore := v.journalRecords(in)
 	if records == nil {
 		return false, nil
@@ -370,6 +374,8 @@ func (v *Volume) replay() error {
 	if err = errors.Join(err, bad); err != nil {
 		return fmt.Errorf("read the journal: %w", err)
 	}
+	v.setReplaying(found)
+	defer v.setReplaying(nil)
 	cramped := false // what lies below a file may be on other devices, which are there later: rather too much in memory than no volume
 	for node, counters := range found {
 		if err := v.replayFile(node, counters, &cramped); err != nil {
@@ -377,6 +383,12 @@ func (v *Volume) replay() error {
 		}
 	}
 	return nil
+}
+
+func (v *Volume) setReplaying(files map[namespace.NodeID][]uint64) {
+	v.mu.Lock()
+	v.replaying = files
+	v.mu.Unlock()
 }
 
 // readRecord returns a journal record.

@@ -224,7 +224,9 @@ func TestReadsObserve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.treeMu.RLock()
 	w, err := r.cfg.Tree.NodeByIno(d.Ino)
+	r.treeMu.RUnlock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +274,9 @@ func (r *rig) mkdir(name string) (ino uint64, id namespace.NodeID) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.treeMu.RLock()
 	n, err := r.cfg.Tree.NodeByIno(a.Ino)
+	r.treeMu.RUnlock()
 	if err != nil {
 		r.t.Fatal(err)
 	}

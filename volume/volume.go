@@ -38,6 +38,8 @@ type Volume struct {
 	changed map[*inode]struct{}   // content not yet in the tree
 	ready   []waiting             // candidates waiting to enter the tree
 	failed  map[*inode]waiting    // those that could not
+	// replaying has the files of journal records that are being brought back.
+	replaying map[namespace.NodeID][]uint64
 
 	notifyMu sync.Mutex
 	notifier Notifier
@@ -85,6 +87,7 @@ func Open(cfg Config) (*Volume, error) {
 	for range runtime.GOMAXPROCS(0) {
 		v.spawn(v.sealWorker)
 	}
+	cfg.Tree.KeepWritten(v.written)
 	if err := v.replay(); err != nil {
 		v.stop()
 		return nil, fmt.Errorf("replay the journal: %w", err)

@@ -552,8 +552,12 @@ func TestMergedBeforeFilesFollow(t *testing.T) {
 	a.write(h, "more", 0)
 	must(t, b.Unlink(ctx, RootIno, "f"))
 	b.sync()
+	_, err := a.cutBatch()
+	must(t, err)
 	for i, payload := range b.log.all() {
+		a.treeMu.Lock()
 		_, err := a.cfg.Tree.Merge(b.log.author, uint64(i+1), payload)
+		a.treeMu.Unlock()
 		must(t, err)
 	}
 	must(t, h.Flush(ctx))
