@@ -145,12 +145,16 @@ func (x *txn) forkHead(now int64, owner *node, op OpID, dir NodeID, name string)
 	if !h.Root.IsZero() {
 		c.Root = h.Root[:]
 	}
-	xattrs, err := x.xattrsOf(owner.id)
+	all, err := x.xattrsOf(owner.id)
 	if err != nil {
 		return err
 	}
+	xattrs, more := splitXattrs(all)
 	_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Fork{Fork: &pb.Fork{Parent: dir[:], Name: []byte(name), Mode: owner.mode.val,
 		Uid: owner.uid.val, Gid: owner.gid.val, Of: op.Append(nil), Time: h.Time, Content: c, Xattrs: xattrs}}})
+	if err == nil {
+		err = x.setXattrs(now, forkIDOf(op), more)
+	}
 	if err == nil && len(alike) > 0 {
 		_, err = x.emit(&pb.Op{Time: now, Body: &pb.Op_Drop{Drop: &pb.Drop{Node: owner.id[:], Contents: alike}}})
 	}
@@ -361,15 +365,13 @@ func contentOf(id OpID, now int64, c *pb.Content) Content {
 	return out
 }
 
-// xattrsOf returns the extended attributes of a file as far as they fit into an op.
+// xattrsOf returns the extended attributes of a file.
 func (x *txn) xattrsOf(id NodeID) (out []*pb.XattrValue, err error) {
 	prefix := xattrKey(id, "")
 	var inner error
-	size := 0
 	err = x.tx.Scan(prefix, kv.PrefixEnd(prefix), func(k, v []byte) bool {
 		var a xattr
-		a, inner = decodeXattr(v)
-		if size += len(k) + len(v); a.set && size <= MaxOp/4 {
+		if a, inner = decodeXattr(v); a.set {
 			out = append(out, &pb.XattrValue{Name: slices.Clone(k[len(prefix):]), Value: slices.Clone(a.value)})
 		}
 		return inner == nil

@@ -78,16 +78,22 @@ func createOp(name string, spec CreateSpec) (*pb.Create, error) {
 	return c, nil
 }
 
-// create makes a node in a directory, under a name that must be free.
+// create makes a node in a directory, under a name that must be free. Extended attributes that are too much for
+// one op it sets by others.
 func (x *txn) create(now int64, parent NodeID, c *pb.Create) (*node, error) {
 	host, err := x.free(parent, string(c.Name))
 	if err != nil {
 		return nil, err
 	}
 	c.Parent = host.id[:]
+	var more []*pb.XattrValue
+	c.Xattrs, more = splitXattrs(c.Xattrs)
 	id, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Create{Create: c}})
 	if err == nil && len(c.Xattrs) == 0 {
 		x.t.fresh.made(nodeIDOf(id), Kind(c.Kind))
+	}
+	if err == nil {
+		err = x.setXattrs(now, nodeIDOf(id), more)
 	}
 	return x.nodes[nodeIDOf(id)], err
 }

@@ -2,7 +2,9 @@ package namespace
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -231,6 +233,51 @@ func TestRebaseKnowsWhatWasRemoved(t *testing.T) {
 	if diff := cmp.Diff([]string{"both (dev1)=yours", "both=mine", "last=mine", "two2=mine", "two=mine"}, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
+}
+
+// TestManyXattrs: what is made anew, or of a content, has all extended attributes, however much they are.
+func TestManyXattrs(t *testing.T) {
+	here, away := newRig(t, 1), newRig(t, 2)
+	value := func(i int) []byte { return bytes.Repeat([]byte{byte(i + 1)}, 60<<10) }
+	dress := func(r *rig, path string) {
+		for i := range 5 {
+			r.must(r.SetXattr(r.tick(), r.node(path).ID, fmt.Sprintf("user.%d", i), value(i)))
+		}
+	}
+	want := func(r *rig, path string) {
+		t.Helper()
+		for i := range 5 {
+			if got, err := r.Xattr(r.node(path).ID, fmt.Sprintf("user.%d", i)); err != nil || !bytes.Equal(got, value(i)) {
+				t.Errorf("%s: attribute %d has %d bytes: %v", path, i, len(got), err)
+			}
+		}
+	}
+	here.must(here.mkfile("f"), here.write("f", "0"))
+	dress(here, "f")
+	meet(t, here, away)
+	here.must(here.write("f", "yours"))
+	away.must(away.write("f", "mine"))
+	meet(t, here, away)
+	for _, path := range here.ls() {
+		if path, content, _ := strings.Cut(path, "="); content == "yours" {
+			here.must(here.mv(path, "yours", 0))
+		}
+	}
+	want(here, "yours")
+	meet(t, here, away)
+	want(away, "yours")
+
+	away.must(away.mkfile("new"), away.write("new", "1"), away.mkdir("d"))
+	dress(away, "new")
+	dress(away, "d")
+	into := &rig{Tree: join(t, here.Tree, AuthorID{0: 2, 15: 9}), t: t, now: 100}
+	_, err := Rebase(away.Tree, into.Tree, 1e9)
+	into.must(err)
+	mustCheck(t, into.Tree)
+	want(into, "new")
+	want(into, "d")
+	meet(t, here, into)
+	want(here, "new")
 }
 
 // forgetAll lets the only active device promise and fold all it has, and forget what was removed.

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/foreverfs/forever/internal/kv"
+	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
 
 // xattr is the register of one extended attribute: a value, or that there is none.
@@ -49,6 +50,29 @@ func (x *txn) putXattr(id NodeID, name string, a xattr) error {
 		return fmt.Errorf("read an extended attribute: %w", err)
 	}
 	return x.put(k, a.append(nil))
+}
+
+// splitXattrs returns the extended attributes that the op has which makes a node, and those that need ops of their own.
+func splitXattrs(list []*pb.XattrValue) (fit, more []*pb.XattrValue) {
+	size := 0
+	for _, a := range list {
+		if n := len(a.Name) + len(a.Value); size+n <= MaxOp/4 {
+			fit, size = append(fit, a), size+n
+		} else {
+			more = append(more, a)
+		}
+	}
+	return fit, more
+}
+
+// setXattrs sets extended attributes, each by an op.
+func (x *txn) setXattrs(now int64, id NodeID, list []*pb.XattrValue) error {
+	for _, a := range list {
+		if _, err := x.emit(&pb.Op{Time: now, Body: &pb.Op_Xattr{Xattr: &pb.Xattr{Node: id[:], Name: a.Name, Value: a.Value}}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // getXattr returns the value of an attribute, or ErrNoXattr. Of directories
