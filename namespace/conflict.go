@@ -55,7 +55,8 @@ func cut(s string, n int) string {
 	return s[:n]
 }
 
-// deviceName returns name as it may stand in a file name, or a name made of the author's ID.
+// deviceName returns name as it may stand in a file name, or a name made of the author's ID. What it returned it
+// returns again: an import holds it against that.
 func deviceName(name string, a AuthorID) string {
 	name = strings.Map(func(r rune) rune {
 		if r < ' ' || r == '/' || r == 0x7f {
@@ -63,7 +64,7 @@ func deviceName(name string, a AuthorID) string {
 		}
 		return r
 	}, strings.ToValidUTF8(name, "_"))
-	if name = cut(strings.TrimSpace(name), MaxDevice); name == "" {
+	if name = strings.TrimSpace(cut(strings.TrimSpace(name), MaxDevice)); name == "" {
 		return hex.EncodeToString(a[:4])
 	}
 	return name

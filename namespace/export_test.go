@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,6 +85,27 @@ func TestExportPending(t *testing.T) {
 type failingWriter struct{ err error }
 
 func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// TestExportLongDeviceName: a device's name that is cut where a blank is.
+func TestExportLongDeviceName(t *testing.T) {
+	tree, err := Open(kv.NewMem(), AuthorID{1}, WithDevice(strings.Repeat("d", MaxDevice-1)+" x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := &rig{Tree: tree, t: t}, newRig(t, 2)
+	a.must(a.mkfile("f"))
+	b.merge(a.Author(), 1, a.cutOne())
+	for _, r := range []*rig{a, b} {
+		r.must(Import(kv.NewMem(), bytes.NewReader(r.export())))
+	}
+	// Before, the blank was kept.
+	b.must(b.update(func(x *txn) error {
+		info := x.author(a.Author())
+		info.device += " "
+		return x.setAuthor(a.Author(), info)
+	}))
+	b.must(Import(kv.NewMem(), bytes.NewReader(b.export())))
+}
 
 // TestImportDamaged: whatever is cut off or changed gives an error and no tree, and a good import then works.
 func TestImportDamaged(t *testing.T) {

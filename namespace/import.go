@@ -10,6 +10,7 @@ import (
 	"hash"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/foreverfs/forever/internal/kv"
 )
@@ -456,7 +457,11 @@ func checkAuthor(m *importer, k, v []byte) error {
 		return errors.Join(err, ErrDamaged)
 	}
 	m.meta.clock = max(m.meta.clock, info.last, info.applied)
-	if m.meta.clock > 1<<63 || info.pred != (AuthorID{}) || info.device != deviceName(info.device, AuthorID(k)) && info.device != "" {
+	if m.meta.clock > 1<<63 || info.pred != (AuthorID{}) {
+		return ErrDamaged
+	}
+	// A blank at the end was kept once, where a name was cut.
+	if info.device != "" && strings.TrimSpace(info.device) != deviceName(info.device, AuthorID(k)) {
 		return ErrDamaged
 	}
 	return nil

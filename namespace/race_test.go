@@ -468,9 +468,14 @@ func TestConflictNames(t *testing.T) {
 	if got := conflictName(long+".x", strings.Repeat("d", MaxDevice), id, 0, 0); len(got) > MaxName {
 		t.Errorf("%d bytes", len(got))
 	}
-	for in, want := range map[string]string{"a/b\x00": "a_b_", "": "01000000", "\xff": "_"} {
-		if got := deviceName(in, AuthorID{1}); got != want {
+	blank := strings.Repeat("d", MaxDevice-1)
+	for in, want := range map[string]string{"a/b\x00": "a_b_", "": "01000000", "\xff": "_", blank + " x": blank, " a ": "a"} {
+		got := deviceName(in, AuthorID{1})
+		if got != want {
 			t.Errorf("device %q: %q", in, got)
+		}
+		if again := deviceName(got, AuthorID{1}); again != got {
+			t.Errorf("device %q becomes %q and then %q", in, got, again)
 		}
 	}
 }
