@@ -111,8 +111,8 @@ func (m *moving) undo(r *moveRecord) {
 
 // do does the moves of r unless one would make a cycle, and reports whether
 // the record came out another than it was.
-func (m *moving) do(r *moveRecord) (changed bool, err error) {
-	was := moveRecord{done: r.done, moves: slices.Clone(r.moves)}
+func (m *moving) do(r *moveRecord) (bool, error) {
+	changed, was := !r.done, r.done
 	r.done = true
 	for i := range r.moves {
 		mv := &r.moves[i]
@@ -128,14 +128,17 @@ func (m *moving) do(r *moveRecord) (changed bool, err error) {
 				r.moves[j].old = placement{}
 			}
 			r.done = false
-			break
+			return was, nil
 		}
-		if mv.old, err = m.place(mv.node); err != nil {
+		old, err := m.place(mv.node)
+		if err != nil {
 			return false, err
 		}
+		changed = changed || mv.old != old
+		mv.old = old
 		m.places[mv.node] = mv.to
 	}
-	return r.done != was.done || !slices.Equal(r.moves, was.moves), nil
+	return changed, nil
 }
 
 // moveDirs enters the moves of one op into the log and brings every directory to its place.
@@ -169,11 +172,25 @@ func (x *txn) moveDirs(op OpID, moves []dirMove) error {
 	return x.relocate(m.places)
 }
 
-// movesAfter returns the log above op, ascending.
+// movesAfter returns the log above op, ascending. The ops of a batch ascend too, so what was read for one of them
+// has all that the next is below.
 func (x *txn) movesAfter(op OpID) (out []*moveRecord, err error) {
 	if x.causes == nil { // a local op is above all others
 		return nil, nil
 	}
+	if x.later == nil {
+		if x.later, err = x.readMoves(op); err != nil {
+			return nil, err
+		}
+	}
+	i, _ := slices.BinarySearchFunc(x.later, op, func(r *moveRecord, o OpID) int { return r.op.Compare(o) })
+	x.later = x.later[i:]
+	return x.later, nil
+}
+
+// readMoves reads the log above op; what it returns is never nil.
+func (x *txn) readMoves(op OpID) (out []*moveRecord, err error) {
+	out = []*moveRecord{}
 	prefix := key(keyMove)
 	var inner error
 	err = x.tx.Scan(moveKey(op), kv.PrefixEnd(prefix), func(k, v []byte) bool {

@@ -25,6 +25,7 @@ type txn struct {
 
 	// of a merge; nil for local ops, which know everything
 	causes  *causes
+	later   []*moveRecord // the log of moves above the last op that moved a directory; nil if none did
 	changed map[NodeID]struct{}
 	names   map[Name]struct{}
 	dirs    map[NodeID]struct{}
@@ -71,7 +72,7 @@ func (x *txn) reset(t *Tree) {
 		clear(x.authors)
 	}
 	x.t, x.meta, x.emitted, x.acks = t, t.meta, 0, 0
-	x.causes, x.changed, x.names, x.dirs = nil, nil, nil, nil
+	x.causes, x.later, x.changed, x.names, x.dirs = nil, nil, nil, nil, nil
 }
 
 // node returns the record of a node, or ErrNotExist. It stays valid until spill.
