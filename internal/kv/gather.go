@@ -2,7 +2,6 @@ package kv
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -49,11 +48,10 @@ func (l *layer) get(key string) (value []byte, ok bool) {
 
 // commit makes the writes of one update visible. p.updates is held.
 func (p *Pebble) commit(writes map[string][]byte) error {
-	p.mu.Lock()
-	if p.broken != nil {
-		p.mu.Unlock()
-		return p.broken
+	if err := p.broken.get(); err != nil {
+		return err
 	}
+	p.mu.Lock()
 	for k, v := range writes {
 		p.recent.set(k, v)
 	}
@@ -125,11 +123,10 @@ func (p *Pebble) pour(flush bool) error {
 
 // pourLocked is pour with p.pouring held.
 func (p *Pebble) pourLocked(flush bool) error {
-	p.mu.Lock()
-	if p.broken != nil {
-		p.mu.Unlock()
-		return p.broken
+	if err := p.broken.get(); err != nil {
+		return err
 	}
+	p.mu.Lock()
 	going, upTo := p.recent, p.made
 	p.leaving, p.recent, p.gathering = going, &layer{}, false
 	p.mu.Unlock()
@@ -138,15 +135,14 @@ func (p *Pebble) pourLocked(flush bool) error {
 		err = p.before()
 	}
 	if err == nil {
-		err = p.write(going, flush)
+		err = p.stuck.await(func() error { return p.write(going, flush) })
+	}
+	if err != nil {
+		// What has left stays where readers find it; nothing is accepted on top of it.
+		return p.broken.set(err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil {
-		// What has left stays where readers find it; nothing is accepted on top of it.
-		p.broken = fmt.Errorf("write to the state: %w", err)
-		return p.broken
-	}
 	p.leaving = nil
 	p.pours++
 	p.lately.changed(going)

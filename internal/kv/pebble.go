@@ -3,7 +3,9 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -49,7 +51,10 @@ type Pebble struct {
 	pours     uint64 // how often a layer went into the database
 	made      uint64 // updates so far
 	gathering bool   // the pourer knows that there is something
-	broken    error  // the database took no more
+
+	broken breakage    // no more updates
+	stuck  breakage    // because a write failed, which some goroutine of pebble waits for
+	opened atomic.Bool // until then failures are those of OpenPebble
 
 	waker chan struct{} // capacity 1
 	quit  chan struct{}
@@ -60,13 +65,24 @@ var _ DB = (*Pebble)(nil)
 
 // OpenPebble opens or creates the database in cfg.Dir.
 func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
+	if cfg.FS == nil {
+		cfg.FS = vfs.Default
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = quietLogger{}
+	}
+	p := &Pebble{
+		noLog: cfg.DisableWAL, recent: &layer{}, lately: lately{max: latelyBytes}, broken: newBreakage(), stuck: newBreakage(),
+		waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	log := watchedLogger{cfg.Logger, p}
 	opts := &pebble.Options{
-		FS:                    cfg.FS,
+		FS:                    watchedFS{cfg.FS, p},
 		CacheSize:             28 << 20,
 		MemTableSize:          16 << 20,
 		DisableWAL:            cfg.DisableWAL,
 		FormatMajorVersion:    pebble.FormatNewest,
-		Logger:                quietLogger{},
+		Logger:                log,
 		L0CompactionThreshold: 4,
 	}
 	for i := range opts.Levels { // without filters, to find that a key is not there reads a block of each level
@@ -79,24 +95,36 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		opts.MemTableSize = cfg.MemTableSize
 	}
 	opts.CacheSize += 2 * int64(opts.MemTableSize) // pebble takes memtables out of it
-	if cfg.Logger != nil {
-		opts.Logger = cfg.Logger
-	}
-	log := opts.Logger
 	opts.EventListener = &pebble.EventListener{
 		// Without this pebble ends the process; readers get the error anyway.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			log.Errorf("state is damaged: %s: %v", info.Path, info.Details)
 		},
 	}
-	db, err := pebble.Open(cfg.Dir, opts)
-	if err != nil {
+	var err error
+	if p.db, err = open(cfg.Dir, opts); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", cfg.Dir, err)
 	}
-	p := &Pebble{db: db, noLog: cfg.DisableWAL, recent: &layer{}, lately: lately{max: latelyBytes}, waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	p.opened.Store(true)
 	p.tx = pebbleTx{p: p, writes: map[string][]byte{}}
 	go p.pourer()
 	return p, nil
+}
+
+// open opens the database. What pebble takes for fatal is an error here too, only that the files stay locked
+// while the process lives.
+func open(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		fatal := recover()
+		if fatal == nil {
+			return
+		}
+		var ok bool
+		if err, ok = fatal.(error); !ok || errors.As(err, new(runtime.Error)) {
+			panic(fatal)
+		}
+	}()
+	return pebble.Open(dir, opts)
 }
 
 // Get implements Reader. The value is the caller's own.
@@ -162,8 +190,10 @@ func (p *Pebble) Update(fn func(Tx) error) error {
 func (p *Pebble) Snapshot() Snapshot {
 	p.pouring.Lock()
 	defer p.pouring.Unlock()
-	err := p.pourLocked(false)
-	return pebbleSnapshot{p.db.NewSnapshot(), err}
+	if err := p.pourLocked(false); err != nil {
+		return pebbleSnapshot{err: err}
+	}
+	return pebbleSnapshot{s: p.db.NewSnapshot()}
 }
 
 // pebbleSnapshot is a snapshot, or why there is none.
@@ -187,7 +217,12 @@ func (s pebbleSnapshot) Scan(lo, hi []byte, fn func(key, value []byte) bool) err
 	return scanView(open, nil, lo, hi, fn)
 }
 
-func (s pebbleSnapshot) Close() error { return s.s.Close() }
+func (s pebbleSnapshot) Close() error {
+	if s.err != nil {
+		return nil
+	}
+	return s.s.Close()
+}
 
 // Before implements DB.
 func (p *Pebble) Before(fn func() error) {
@@ -204,17 +239,27 @@ func (p *Pebble) Flush() error {
 	if err := p.pour(false); err != nil {
 		return err
 	}
-	return p.db.Flush()
+	return p.stuck.await(p.db.Flush)
 }
 
-// DiskUsage returns the bytes of all its files.
-func (p *Pebble) DiskUsage() uint64 { return p.db.Metrics().DiskSpaceUsage() }
+// DiskUsage returns the bytes of all its files; 0 if no write can succeed any more.
+func (p *Pebble) DiskUsage() uint64 {
+	if p.stuck.get() != nil {
+		return 0
+	}
+	return p.db.Metrics().DiskSpaceUsage()
+}
 
-// Close flushes nothing but the log, and closes the database. It is called once.
+// Close flushes nothing but the log, and closes the database. It is called once. After a write that failed
+// the files stay open, and locked, while the process lives.
 func (p *Pebble) Close() error {
 	close(p.quit)
 	<-p.ended
-	return errors.Join(p.pour(!p.noLog), p.db.Close())
+	err := p.pour(!p.noLog)
+	if p.stuck.get() != nil {
+		return err
+	}
+	return errors.Join(err, p.stuck.await(p.db.Close))
 }
 
 // Raw returns the database itself, for metrics.
@@ -278,6 +323,4 @@ type quietLogger struct{}
 
 func (quietLogger) Infof(string, ...any)  {}
 func (quietLogger) Errorf(string, ...any) {}
-func (quietLogger) Fatalf(format string, args ...any) {
-	panic(fmt.Sprintf(format, args...))
-}
+func (quietLogger) Fatalf(string, ...any) {}

@@ -1,0 +1,120 @@
+package kv_test
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/foreverfs/forever/internal/kv"
+)
+
+// fullDisk is a disk on which, from a moment on, nothing can be written to files whose name has some words in it.
+type fullDisk struct {
+	vfs.FS
+	words string
+	full  atomic.Bool
+}
+
+func newFullDisk(words string) *fullDisk {
+	d := &fullDisk{words: words}
+	d.FS = errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if d.full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.Contains(op.Path, d.words) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}))
+	return d
+}
+
+// within fails the test if fn takes long.
+func within(t *testing.T, what string, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s does not return", what)
+		return nil
+	}
+}
+
+// TestFullDisk: a log or manifest that cannot be written breaks the state. Nobody panics or waits for
+// ever, and what was there can be read.
+func TestFullDisk(t *testing.T) {
+	for words, provoke := range map[string]func(*kv.Pebble) error{
+		".log":     (*kv.Pebble).Sync,
+		"MANIFEST": (*kv.Pebble).Flush,
+	} {
+		t.Run(words, func(t *testing.T) {
+			disk := newFullDisk(words)
+			db := openPebble(t, disk)
+			putAll(t, db, "a")
+			if err := db.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			disk.full.Store(true)
+			putAll(t, db, "b")
+			if err := within(t, "the write", func() error { return provoke(db) }); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("the write that finds no space: %v", err)
+			}
+			select {
+			case <-db.Broken():
+			case <-time.After(10 * time.Second):
+				t.Error("the state is not broken")
+			}
+			if err := db.Update(func(tx kv.Tx) error { return tx.Put([]byte("c"), nil) }); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("an update after it: %v", err)
+			}
+			if v, err := db.Get([]byte("a")); err != nil || string(v) != "va" {
+				t.Errorf("a read after it: %q, %v", v, err)
+			}
+			_ = db.DiskUsage()
+			if err := within(t, "Snapshot", db.Snapshot().Close); err != nil {
+				t.Error(err)
+			}
+			if err := within(t, "Close", db.Close); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Close: %v", err)
+			}
+		})
+	}
+}
+
+// TestPourerOnFullDisk: what gathers goes into the log by itself, in a goroutine of its own.
+func TestPourerOnFullDisk(t *testing.T) {
+	disk := newFullDisk(".log")
+	db := openPebble(t, disk)
+	disk.full.Store(true)
+	put := func() error { // more than waits in pebble's memory
+		return db.Update(func(tx kv.Tx) error { return tx.Put([]byte("a"), make([]byte, 100<<10)) })
+	}
+	for deadline := time.Now().Add(10 * time.Second); put() == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("updates are taken although none can be written")
+		}
+	}
+	if err := db.Err(); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("broken: %v", err)
+	}
+	if err := within(t, "Close", db.Close); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Close: %v", err)
+	}
+}
+
+// TestOpenOnFullDisk: a new state that has no room is an error as well.
+func TestOpenOnFullDisk(t *testing.T) {
+	for _, words := range []string{".log", "MANIFEST"} {
+		disk := newFullDisk(words)
+		disk.full.Store(true)
+		if _, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: disk}); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%s: %v", words, err)
+		}
+	}
+}
