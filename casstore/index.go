@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -129,13 +130,18 @@ type index struct {
 	meta meta
 	// damaged is set when pebble finds damage, be it on its own behalf.
 	damaged atomic.Bool
+	// failed has pebble's last failure to write a table, which it tries again for ever. Capacity 1.
+	failed chan error
 }
+
+// fullPause is how long a write to a full disk waits, since pebble does not.
+const fullPause = time.Second
 
 // openIndex opens or creates the index in dir.
 func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
-	x := &index{}
+	x := &index{failed: make(chan error, 1)}
 	opts := &pebble.Options{
-		FS:                 readaround.FS{FS: fs},
+		FS:                 readaround.FS{FS: vfs.OnDiskFull(fs, func() { time.Sleep(fullPause) })},
 		DisableWAL:         true,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             indexLogger{log},
@@ -156,6 +162,13 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			log.Error("chunk index is damaged", "file", info.Path)
 			x.damaged.Store(true)
+		},
+		BackgroundError: func(err error) {
+			log.Error("cannot write the chunk index yet", "error", err)
+			select {
+			case x.failed <- err:
+			default:
+			}
 		},
 	}
 	var err error
@@ -279,9 +292,20 @@ func (c *change) commit() error {
 // abort drops the change.
 func (c *change) abort() error { return c.b.Close() }
 
-// flush makes every committed change durable.
+// flush makes every committed change durable. After a failure that happens by itself once it can.
 func (x *index) flush() error {
-	if err := x.db.Flush(); err != nil {
+	select {
+	case <-x.failed: // an earlier one
+	default:
+	}
+	flushed, err := x.db.AsyncFlush()
+	if err == nil {
+		select {
+		case <-flushed:
+		case err = <-x.failed:
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("flush index: %w", err)
 	}
 	return nil
