@@ -109,7 +109,7 @@ func (h *Handle) mayChange() error {
 	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
 		return ErrBadHandle
 	}
-	return h.v.writable()
+	return h.v.growable()
 }
 
 // Write writes p at off; all of it or an error. It copies p.
@@ -174,7 +174,7 @@ func (h *Handle) Fsync(ctx context.Context) error {
 
 // Truncate sets the size of the open file.
 func (h *Handle) Truncate(ctx context.Context, size int64) error {
-	if err := h.v.writable(); err != nil {
+	if err := h.v.growable(); err != nil {
 		return err
 	}
 	return h.v.truncate(ctx, h.in, size)

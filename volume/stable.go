@@ -21,7 +21,7 @@ func (v *Volume) Clock() uint64 {
 // devices have (namespace.Tree.Acknowledge). active is asked while nothing is delivered, so
 // that it knows of every device that anything in the tree knows to take part.
 func (v *Volume) Acknowledge(active func() []namespace.Device, keep namespace.Retention) error {
-	if v.writable() != nil {
+	if v.growable() != nil {
 		return nil
 	}
 	v.treeMu.Lock()

@@ -116,16 +116,21 @@ func (v *Volume) Getattr(ctx context.Context, ino uint64) (a Attr, err error) {
 
 // mutate runs fn with the tree to itself.
 func (v *Volume) mutate(fn func(t *namespace.Tree, now int64) error) error {
-	return v.mutateUnder(v.treeMu.Lock, fn)
+	return v.mutateUnder(v.growable, v.treeMu.Lock, fn)
+}
+
+// mutateLess is mutate for removals.
+func (v *Volume) mutateLess(fn func(t *namespace.Tree, now int64) error) error {
+	return v.mutateUnder(v.shrinkable, v.treeMu.Lock, fn)
 }
 
 // mutateInPlace is mutate for what moves nothing that is there.
 func (v *Volume) mutateInPlace(fn func(t *namespace.Tree, now int64) error) error {
-	return v.mutateUnder(v.treeMu.LockInPlace, fn)
+	return v.mutateUnder(v.growable, v.treeMu.LockInPlace, fn)
 }
 
-func (v *Volume) mutateUnder(lock func(), fn func(t *namespace.Tree, now int64) error) error {
-	if err := v.writable(); err != nil {
+func (v *Volume) mutateUnder(may func() error, lock func(), fn func(t *namespace.Tree, now int64) error) error {
+	if err := may(); err != nil {
 		return err
 	}
 	lock()
@@ -317,7 +322,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 	return v.with(parent, func(dir *inode) error {
 		var n namespace.Node
-		err := v.mutate(func(t *namespace.Tree, now int64) error {
+		err := v.mutateLess(func(t *namespace.Tree, now int64) error {
 			var err error
 			n, err = t.Unlink(now, dir.id, name)
 			v.tookName(n, err)
@@ -362,7 +367,7 @@ func (v *Volume) unnamed(n namespace.Node) {
 func (v *Volume) Rmdir(ctx context.Context, parent uint64, name string) error {
 	return v.with(parent, func(dir *inode) error {
 		var gone namespace.Entry
-		err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
+		err := v.mutateLess(func(t *namespace.Tree, now int64) (err error) {
 			if gone, err = t.Lookup(dir.id, name); err != nil {
 				return err
 			}
@@ -433,7 +438,7 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 
 // Setattr changes attributes and returns them all.
 func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, err error) {
-	if err := v.writable(); err != nil {
+	if err := v.growable(); err != nil {
 		return Attr{}, err
 	}
 	err = v.with(ino, func(in *inode) error {

@@ -17,11 +17,12 @@ import (
 // Volume is one mounted view of a replicated tree. All methods may be called
 // from several goroutines at once.
 type Volume struct {
-	cfg   Config
-	log   hclog.Logger
-	cache *blockCache
-	asked asked
-	dirty *budget
+	cfg    Config
+	log    hclog.Logger
+	cache  *blockCache
+	asked  asked
+	dirty  *budget
+	looked atomic.Pointer[look]
 
 	treeMu treeLock // writers of the tree, and readers that need it to stand still
 	logged uint64   // batches in the log; guarded by treeMu
@@ -153,6 +154,22 @@ func (v *Volume) writable() error {
 		return ErrClosed
 	}
 	return nil
+}
+
+// growable is writable, and returns ENOSPC if the disk has no room for what is written.
+func (v *Volume) growable() error {
+	if err := v.writable(); err != nil {
+		return err
+	}
+	return v.leftForUse(false)
+}
+
+// shrinkable is growable for removals, which may still take half of what is kept free.
+func (v *Volume) shrinkable() error {
+	if err := v.writable(); err != nil {
+		return err
+	}
+	return v.leftForUse(true)
 }
 
 // loadChunk fetches and opens one chunk, and appends what is in it to dst.

@@ -10,7 +10,7 @@ import (
 	"github.com/foreverfs/forever/replica"
 )
 
-// explain tells a failure to start in words that say what to do.
+// explain tells a failure to start, to go on or to end in words that say what to do.
 func explain(cfg Config, err error) error {
 	var e *fail.Error
 	if err == nil || errors.As(err, &e) {
@@ -19,7 +19,7 @@ func explain(cfg Config, err error) error {
 	in := "data directory " + cfg.Dir
 	switch kind := classify(err); {
 	case kind == fail.NoSpace:
-		return &fail.Error{Kind: kind, Op: "the disk of " + in + " is full", Err: words(err), Next: "free some space and start again; nothing is lost"}
+		return &fail.Error{Kind: kind, Op: "the disk of " + in + " is full", Err: words(err), Next: "free some space and start again; what fsync has returned for is there"}
 	case errors.Is(err, sealedfs.ErrKey), errors.Is(err, sealedfs.ErrNotSealed):
 		return &fail.Error{Kind: fail.Key, Op: "open the state in " + in, Err: words(err), Next: "key and state do not belong together: restore both from one copy"}
 	case errors.Is(err, sealedfs.ErrVersion), errors.Is(err, casstore.ErrVersion):

@@ -148,6 +148,8 @@ func (n *Node) open() (err error) {
 	if n.state, err = openState(n.dir, n.keys, n.format.Role); err != nil {
 		return err
 	}
+	n.spawn("keep the state", n.watchState)
+	n.spawn("hold disk space in reserve", n.keepReserve)
 	if err := n.upgrade(); err != nil {
 		return err
 	}
@@ -191,7 +193,7 @@ func (n *Node) Done() <-chan error { return n.ended }
 // end makes Done speak; only the first reason counts.
 func (n *Node) end(err error) {
 	select {
-	case n.ended <- err:
+	case n.ended <- explain(n.cfg, err):
 	default:
 	}
 }
@@ -211,7 +213,7 @@ func (n *Node) spawn(what string, fn func(context.Context) error) {
 // Close ends the node: no more requests, the mount, what is dirty, the peers, the
 // stores, the lock. It may be called twice; both calls return the same.
 func (n *Node) Close() error {
-	n.once.Do(func() { n.closed = n.shutdown() })
+	n.once.Do(func() { n.closed = explain(n.cfg, n.shutdown()) })
 	return n.closed
 }
 
@@ -219,8 +221,12 @@ func (n *Node) shutdown() error {
 	var errs []error
 	step := func(what string, fn func() error) {
 		if err := fn(); err != nil {
+			n.log.Error("cannot end in good order", "step", what, "error", err)
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
+	}
+	if n.dir != nil {
+		n.spendReserve()
 	}
 	step("end control socket", n.closeControl)
 	step("unmount", n.unmount)

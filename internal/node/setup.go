@@ -7,12 +7,9 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/kv"
-	"github.com/foreverfs/forever/internal/readaround"
 	"github.com/foreverfs/forever/internal/sealedfs"
 	"github.com/foreverfs/forever/replica"
 	"github.com/foreverfs/forever/transport"
@@ -194,7 +191,7 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 
 // openState opens the state; a member's is sealed under its disk key.
 func openState(d *dataDir, k keys, role string) (*kv.Pebble, error) {
-	var fs vfs.FS = readaround.FS{FS: vfs.Default}
+	fs := stateDisk(d)
 	if role == RoleMember {
 		fs = sealedfs.New(fs, k.disk)
 	}

@@ -1,0 +1,95 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/foreverfs/forever/internal/readaround"
+)
+
+// Programs are told ENOSPC while there is still room for what the node has acknowledged, but another program may take that
+// in no time. So the node holds some of the disk itself, in a file that goes when the state finds no room.
+
+const (
+	reserveName = "reserve"
+	// reserveSize is how much is held, or the part of the disk that reservePart says if that is less.
+	reserveSize = 16 << 20
+	reservePart = 80
+	// reserveTimes is how many times as much has to be free for it to be taken.
+	reserveTimes    = 10
+	reserveInterval = 10 * time.Second
+	// fullPause is how long a write waits on a disk that is full for good: pebble tries some again and again.
+	fullPause = 100 * time.Millisecond
+)
+
+// stateDisk returns the file system of the state: a write that finds no room is done in place of the reserve.
+func stateDisk(d *dataDir) vfs.FS {
+	return readaround.FS{FS: vfs.OnDiskFull(vfs.Default, func() {
+		if os.Remove(d.join(reserveName)) != nil {
+			time.Sleep(fullPause)
+		}
+	})}
+}
+
+// keepReserve holds the reserve while there is room for it.
+func (n *Node) keepReserve(ctx context.Context) error {
+	tick := time.NewTicker(reserveInterval)
+	defer tick.Stop()
+	for {
+		if err := n.takeReserve(); err != nil {
+			n.log.Warn("cannot hold disk space in reserve", "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// takeReserve holds the reserve, if it is not held and the disk has plenty of room.
+func (n *Node) takeReserve() error {
+	total, free, err := n.diskUsage()
+	size := int64(min(reserveSize, total/reservePart))
+	name := n.dir.join(reserveName)
+	if info, gone := os.Stat(name); err != nil || gone == nil && info.Size() >= size || free < reserveTimes*uint64(size) {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("make reserve: %w", err)
+	}
+	defer f.Close()
+	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSPC) {
+		err = nil // there is none, then
+	}
+	if info, serr := f.Stat(); serr != nil || info.Size() < size {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// spendReserve lets a node that ends on a full disk have the reserve for that.
+func (n *Node) spendReserve() {
+	if total, free, err := n.diskUsage(); err == nil && free < min(reserveSize, total/reservePart) {
+		_ = os.Remove(n.dir.join(reserveName)) // or it was spent before
+	}
+}
+
+// watchState ends the node if its state takes no more updates.
+func (n *Node) watchState(ctx context.Context) error {
+	select {
+	case <-n.state.Broken():
+		return n.state.Err()
+	case <-ctx.Done():
+		return nil
+	}
+}

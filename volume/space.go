@@ -1,0 +1,59 @@
+package volume
+
+import (
+	"syscall"
+	"time"
+)
+
+// What a program did goes into the state a moment after it was acknowledged, and the state has no way back if it finds no
+// room then. So some of the disk is kept for that: when no more than it is free, programs get ENOSPC.
+
+const (
+	// keepFree is how much is kept, or the part of the disk that keepPart says if that is less: half of what chunks
+	// leave free, so that a disk that contents have filled still takes names.
+	keepFree = 32 << 20
+	keepPart = 40
+	// A look at the disk is believed for a moment, where there is plenty of room for longer: others may fill
+	// it fast.
+	plenty     = 1 << 30
+	lookOften  = time.Millisecond
+	lookRarely = 100 * time.Millisecond
+)
+
+// look is what was seen of the disk, in bytes.
+type look struct {
+	at         time.Time
+	free, keep uint64
+}
+
+// leftForUse returns ENOSPC if too little of the disk is free; removals may use half of what is kept.
+func (v *Volume) leftForUse(removal bool) error {
+	if v.cfg.DiskUsage == nil {
+		return nil
+	}
+	l := v.looked.Load()
+	if l == nil || time.Since(l.at) > l.believed() {
+		total, free, err := v.cfg.DiskUsage()
+		if err != nil {
+			return nil // unknown: the write itself will tell
+		}
+		l = &look{time.Now(), free, min(keepFree, total/keepPart)}
+		v.looked.Store(l)
+	}
+	keep := l.keep
+	if removal {
+		keep /= 2
+	}
+	if l.free < keep {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+// believed returns how long what was seen counts.
+func (l *look) believed() time.Duration {
+	if l.free > plenty {
+		return lookRarely
+	}
+	return lookOften
+}
