@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/foreverfs/forever/internal/fail"
 )
@@ -54,8 +55,7 @@ func run(args []string, std *streams) int {
 func execute(args []string, std *streams) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	// The first signal ends in good order; a second one ends at once.
-	context.AfterFunc(ctx, stop)
+	defer context.AfterFunc(ctx, func() { endAtOnceLater(stop) })()
 	root := newRootCmd(std)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -67,6 +67,17 @@ func execute(args []string, std *streams) error {
 	}
 	std.tell(err)
 	return err
+}
+
+// secondSignal is how soon after the first signal another counts for the same: a terminal that is closed
+// sends two, and so may timeout(1).
+const secondSignal = 2 * time.Second
+
+// endAtOnceLater has the process end at once at a second signal, while the first ends it in good order.
+func endAtOnceLater(stop func()) {
+	time.Sleep(secondSignal)
+	signal.Ignore(syscall.SIGHUP) // which nobody sends out of impatience
+	stop()
 }
 
 // tell says in one line why something failed.

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/foreverfs/forever/internal/node"
+)
+
+// output keeps what a process writes, and may be read meanwhile.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// process is a command that runs in the foreground.
+type process struct {
+	t    testing.TB
+	cmd  *exec.Cmd
+	said output // on its error stream
+	done chan struct{}
+}
+
+// begin starts a command, which is killed at the end of the test if it still runs. prepare, if given, may change how.
+func (m *machine) begin(prepare func(*exec.Cmd), args ...string) *process {
+	m.t.Helper()
+	p := &process{t: m.t, done: make(chan struct{})}
+	p.cmd = exec.Command(fsmount(m.t), append([]string{"--data", m.data}, args...)...)
+	p.cmd.Env = append(os.Environ(), m.env...)
+	p.cmd.Stderr = &p.said
+	if prepare != nil {
+		prepare(p.cmd)
+	}
+	if err := p.cmd.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait()
+	}()
+	m.t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+	})
+	return p
+}
+
+// beginMount is begin for a node with a mount, and waits for that.
+func (m *machine) beginMount(prepare func(*exec.Cmd), args ...string) *process {
+	m.t.Helper()
+	p := m.begin(prepare, append([]string{"--listen", "127.0.0.1:0", "--lan=false", m.mount}, args...)...)
+	m.t.Cleanup(func() { _ = syscall.Unmount(m.mount, syscall.MNT_DETACH) }) // if it is left
+	m.until("the mount", func() bool { return m.mounted() && node.Running(m.data) })
+	return p
+}
+
+// ends returns the exit code of the command, which ends within a time.
+func (p *process) ends(limit time.Duration) int {
+	p.t.Helper()
+	select {
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode()
+	case <-time.After(limit):
+		p.t.Fatalf("%v does not end in %v:\n%s", p.cmd.Args, limit, p.said.String())
+		return 0
+	}
+}
+
+func (p *process) signal(sig os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// mounted reports whether the machine's mount is there, dead or alive.
+func (m *machine) mounted() bool {
+	m.t.Helper()
+	mounts, err := node.Mounts()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return slices.ContainsFunc(mounts, func(i node.MountInfo) bool { return i.Mountpoint == m.mount })
+}
+
+func (m *machine) until(what string, ok func() bool) {
+	m.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			m.t.Fatalf("no sign of %s", what)
+		}
+	}
+}
+
+// holdOpen writes a file on the mount and keeps it open.
+func (m *machine) holdOpen(name, content string) *os.File {
+	m.t.Helper()
+	f, err := os.Create(filepath.Join(m.mount, name))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { f.Close() })
+	if _, err := f.WriteString(content); err != nil {
+		m.t.Fatal(err)
+	}
+	return f
+}
+
+// TestSignalTwice: a signal comes twice when a terminal is closed, from the shell and from the kernel, and with timeout(1).
+func TestSignalTwice(t *testing.T) {
+	needMount(t)
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM} {
+		m := newMachine(t)
+		p := m.beginMount(nil)
+		m.holdOpen("open", "content")
+		p.signal(sig)
+		time.Sleep(5 * time.Millisecond)
+		p.signal(sig)
+		if code := p.ends(30 * time.Second); code != 0 || m.mounted() {
+			t.Errorf("%v: exit code %d, mounted: %v\n%s", sig, code, m.mounted(), p.said.String())
+		}
+		if got := m.must("cat", "open"); got != "content" {
+			t.Errorf("%v: the file has %q", sig, got)
+		}
+	}
+}
+
+// TestLogReaderGone: whoever reads the log may go first, as tee does with Ctrl-C.
+func TestLogReaderGone(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.must("init")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := m.beginMount(func(cmd *exec.Cmd) { cmd.Stdout, cmd.Stderr = w, w })
+	m.holdOpen("open", "content")
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.ends(30 * time.Second); code != 0 || m.mounted() {
+		t.Errorf("exit code %d, mounted: %v", code, m.mounted())
+	}
+	if got := m.must("cat", "open"); got != "content" {
+		t.Errorf("the file has %q", got)
+	}
+}
