@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -167,5 +169,51 @@ func TestLogReaderGone(t *testing.T) {
 	}
 	if got := m.must("cat", "open"); got != "content" {
 		t.Errorf("the file has %q", got)
+	}
+}
+
+// fillUntil leaves so many bytes of a disk.
+func fillUntil(t *testing.T, dir string, left uint64) {
+	t.Helper()
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "filler"), make([]byte, st.Bavail*uint64(st.Bsize)-left), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFlushThatFails: a node that cannot flush what was written says so when it ends, and so does umount.
+func TestFlushThatFails(t *testing.T) {
+	needMount(t)
+	for _, end := range []string{"SIGTERM", "umount"} {
+		t.Run(end, func(t *testing.T) {
+			m := newMachine(t)
+			onSmallDisk(t, m)
+			m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+			t.Cleanup(m.end)
+			fillUntil(t, m.data, 7<<20) // less than chunks leave free
+			f, err := os.Create(filepath.Join(m.mount, "file"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.CopyN(f, newNoise(), 1<<20); err != nil {
+				t.Fatal(err)
+			}
+			if end == "SIGTERM" {
+				m.end()
+			}
+			if err := f.Close(); err == nil {
+				t.Error("close says that all is well")
+			}
+			if end == "umount" {
+				m.fails(1, "could not flush", "umount", m.mount)
+			}
+			log, err := os.ReadFile(filepath.Join(m.data, "log"))
+			if err != nil || !strings.Contains(string(log), " is full: ") || strings.Contains(string(log), "interrupted") {
+				t.Errorf("the log does not say why: %v\n%s", err, log)
+			}
+		})
 	}
 }

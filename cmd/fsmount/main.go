@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,7 +63,7 @@ func execute(args []string, std *streams) error {
 	if err == nil {
 		return nil
 	}
-	if ctx.Err() != nil && fail.KindOf(err) == fail.Internal {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) && fail.KindOf(err) == fail.Internal {
 		err = &fail.Error{Kind: fail.Interrupted, Op: "interrupted"}
 	}
 	std.tell(err)

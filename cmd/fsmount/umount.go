@@ -50,6 +50,10 @@ func runUmount(ctx context.Context, point string) error {
 			return ctx.Err()
 		}
 	}
+	if !node.EndedInOrder(m.DataDir) {
+		return &fail.Error{Kind: fail.Internal, Op: "unmounted, but the node in " + m.DataDir + " could not flush everything",
+			Next: "see its log"}
+	}
 	return nil
 }
 

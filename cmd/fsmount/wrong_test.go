@@ -250,9 +250,9 @@ func TestAddressesThatAreNoPeer(t *testing.T) {
 	b.must("join", line)
 }
 
-func TestFullDisk(t *testing.T) {
-	needMount(t)
-	m := newMachine(t)
+// onSmallDisk gives a machine's data directory a disk of 192 MiB.
+func onSmallDisk(t *testing.T, m *machine) {
+	t.Helper()
 	if err := os.Mkdir(m.data, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -264,6 +264,12 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestFullDisk(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	onSmallDisk(t, m)
 	m.must("init")
 	small := strings.Repeat("small ", 1000)
 	if r := m.run(strings.NewReader(small), "put", "-", "small"); r.code != 0 {

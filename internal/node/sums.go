@@ -131,6 +131,18 @@ func (s sums) marshal() []byte {
 	return []byte(b.String())
 }
 
+// EndedInOrder reports whether the node that ran in dir last could flush everything and close it; true also if that
+// cannot be known.
+func EndedInOrder(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, sumsName))
+	if err != nil {
+		return true
+	}
+	known, err := parseSums(string(text))
+	_, whole := known[formatName] // while it runs there are only the sums of what does not change
+	return err != nil || whole
+}
+
 // errSums says that the file of checksums is damaged itself.
 var errSums = errors.New("the file of checksums is damaged")
 
