@@ -217,3 +217,27 @@ func TestFlushThatFails(t *testing.T) {
 		})
 	}
 }
+
+// TestUmountDead: the mount that a killed node left goes at once, whoever has its directory now and whoever is in there.
+func TestUmountDead(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	t.Cleanup(func() { _ = syscall.Unmount(m.mount, syscall.MNT_DETACH) }) // if it is left
+	m.holdOpen("open", "content")
+	m.kill()
+	m.must("umount", m.mount)
+	if m.mounted() {
+		t.Fatal("the dead mount is still there")
+	}
+
+	m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	m.kill()
+	m.serve("--lan=false")
+	began := time.Now()
+	m.must("umount", m.mount)
+	if took := time.Since(began); took > 2*time.Second || m.mounted() {
+		t.Errorf("took %v, mounted: %v", took, m.mounted())
+	}
+	m.must("status")
+}

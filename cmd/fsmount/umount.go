@@ -33,7 +33,8 @@ func runUmount(ctx context.Context, point string) error {
 	if err != nil {
 		return err
 	}
-	err = node.Unmount(m.Mountpoint, false)
+	dead := node.Dead(m.Mountpoint)
+	err = node.Unmount(m.Mountpoint, dead) // who is in a dead mount has lost it already
 	if errors.Is(err, syscall.EBUSY) {
 		return &fail.Error{Kind: fail.Mountpoint, Op: "mount point " + m.Mountpoint + " is in use by a program",
 			Next: "leave it and close its files (fuser -vm " + m.Mountpoint + " shows who)"}
@@ -41,17 +42,26 @@ func runUmount(ctx context.Context, point string) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(umountPatience); node.Running(m.DataDir); {
+	return awaitEnd(ctx, m.DataDir, dead)
+}
+
+// awaitEnd waits until the node of a mount that was taken away has ended. Who has the directory of a dead mount may be
+// another node, which has nothing to do with it.
+func awaitEnd(ctx context.Context, dir string, dead bool) error {
+	for deadline := time.Now().Add(umountPatience); node.Running(dir) && (!dead || ending(ctx, dir)); {
 		if time.Now().After(deadline) {
-			return &fail.Error{Kind: fail.Timeout, Op: "unmounted, but the node in " + m.DataDir + " has not ended yet",
+			if dead {
+				return nil
+			}
+			return &fail.Error{Kind: fail.Timeout, Op: "unmounted, but the node in " + dir + " has not ended yet",
 				Next: "see its log"}
 		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return ctx.Err()
 		}
 	}
-	if !node.EndedInOrder(m.DataDir) {
-		return &fail.Error{Kind: fail.Internal, Op: "unmounted, but the node in " + m.DataDir + " could not flush everything",
+	if !dead && !node.EndedInOrder(dir) {
+		return &fail.Error{Kind: fail.Internal, Op: "unmounted, but the node in " + dir + " could not flush everything",
 			Next: "see its log"}
 	}
 	return nil

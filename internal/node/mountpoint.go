@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/foreverfs/forever/internal/fail"
 )
@@ -190,9 +191,7 @@ func clearDeadMount(path string) error {
 		if _, ours := mountAt(at); !ours {
 			return checkNotDead(path)
 		}
-		// Not stat: that the kernel answers for a dead mount too, from what it remembers.
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(at, &st); !isBrokenOff(err) {
+		if !Dead(at) {
 			return nil
 		}
 		if err := Unmount(at, true); err != nil {
@@ -200,6 +199,25 @@ func clearDeadMount(path string) error {
 		}
 	}
 	return mountpointError(path, "has many dead mounts on top of each other", "take them away: fusermount3 -u -z "+path)
+}
+
+// deadPatience is how long a mount may take to show that it is dead: one whose node does not answer keeps whoever asks.
+const deadPatience = 2 * time.Second
+
+// Dead reports whether the mount at path has lost its node. It does not wait long for a live one.
+func Dead(path string) bool {
+	dead := make(chan bool, 1)
+	go func() {
+		// Not stat: that the kernel answers for a dead mount too, from what it remembers.
+		var st syscall.Statfs_t
+		dead <- isBrokenOff(syscall.Statfs(path, &st))
+	}()
+	select {
+	case d := <-dead:
+		return d
+	case <-time.After(deadPatience):
+		return false
+	}
 }
 
 // checkNotDead refuses a path in a dead mount that is not for us to take away.
