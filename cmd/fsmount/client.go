@@ -45,7 +45,8 @@ func withConfigured(ctx context.Context, g *globals, cfg node.Config, fn func(co
 		}
 		err = withNode(ctx, g, fn)
 		if n != nil {
-			return errors.Join(err, n.Close())
+			// Other commands may have found the node meanwhile; only a signal keeps them from what they do.
+			return errors.Join(err, n.Drain(ctx), n.Close())
 		}
 		if !errors.Is(err, control.ErrNoNode) {
 			return err

@@ -241,3 +241,60 @@ func TestUmountDead(t *testing.T) {
 	}
 	m.must("status")
 }
+
+// beginPut starts a put from a pipe, and returns when the node has some of the content.
+func (m *machine) beginPut(name string) (*process, io.WriteCloser) {
+	m.t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { w.Close() })
+	p := m.begin(func(cmd *exec.Cmd) { cmd.Stdin = r }, "put", "-", name)
+	r.Close()
+	if _, err := w.Write(make([]byte, 1<<20)); err != nil { // more than a pipe holds
+		m.t.Fatal(err)
+	}
+	return p, w
+}
+
+// TestNodeForTheMomentIsShared: a command that uses the node of another one may take longer than that.
+func TestNodeForTheMomentIsShared(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	first, in := m.beginPut("first")
+	second, more := m.beginPut("second")
+	in.Close()
+	time.Sleep(6 * time.Second) // longer than requests may take when a node is told to end
+	m.must("ls")                // it can still be used
+	more.Close()
+	for _, p := range []*process{first, second} {
+		if code := p.ends(30 * time.Second); code != 0 {
+			t.Errorf("%v: exit code %d: %s", p.cmd.Args, code, p.said.String())
+		}
+	}
+	if names := m.must("ls"); names != "first\nsecond" {
+		t.Errorf("there is %q", names)
+	}
+}
+
+// TestMountAwaitsNodeForTheMoment: a node that another command has started for the moment is waited for.
+func TestMountAwaitsNodeForTheMoment(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.must("init")
+	put, in := m.beginPut("file")
+	p := m.begin(nil, "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	t.Cleanup(func() { _ = syscall.Unmount(m.mount, syscall.MNT_DETACH) })
+	select {
+	case <-p.done:
+		t.Fatalf("exit code %d: %s", p.cmd.ProcessState.ExitCode(), p.said.String())
+	case <-time.After(2 * time.Second):
+	}
+	in.Close()
+	m.until("the mount", m.mounted)
+	if code := put.ends(30 * time.Second); code != 0 {
+		t.Errorf("put: exit code %d: %s", code, put.said.String())
+	}
+	m.must("umount", m.mount)
+}

@@ -64,7 +64,7 @@ func checkBefore(ctx context.Context, dir string, mount *mountOptions) error {
 }
 
 // awaitEnding reports whether the data directory is free, and waits for a node there
-// that is about to end: one whose mount somebody has just taken away.
+// that is about to end: one whose mount somebody has just taken away, or that another command has started for the moment.
 func awaitEnding(ctx context.Context, dir string) bool {
 	for deadline := time.Now().Add(otherPatience); node.Running(dir); {
 		if time.Now().After(deadline) || !ending(ctx, dir) || !sleep(ctx, 20*time.Millisecond) {
@@ -74,7 +74,8 @@ func awaitEnding(ctx context.Context, dir string) bool {
 	return true
 }
 
-// ending reports whether the node in dir does not answer any more, or has lost its mount.
+// ending reports whether the node in dir does not answer any more, has lost its mount, or is there for another
+// command only.
 func ending(ctx context.Context, dir string) bool {
 	ctx, cancel := context.WithTimeout(ctx, otherPatience/4)
 	defer cancel()
@@ -86,7 +87,7 @@ func ending(ctx context.Context, dir string) bool {
 			errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	}
 	if st.Mountpoint == "" {
-		return false
+		return st.Listen == "" // a node for the moment
 	}
 	mounts, err := node.Mounts()
 	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == dir })

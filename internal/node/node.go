@@ -105,11 +105,13 @@ type Node struct {
 	step    *inStep        // nil where nobody waits for anybody
 	locks   *fileLocks     // nil where locks are not shared
 	server  *http.Server
-	mount   atomic.Pointer[mount]
-	refused refusals
-	begun   chan struct{} // closed once the volume is open
-	behind  atomic.Bool   // the others went on without this device
-	differs atomic.Bool   // it came to another tree than a checkpoint says
+	// requests under way on the control socket
+	requests atomic.Int64
+	mount    atomic.Pointer[mount]
+	refused  refusals
+	begun    chan struct{} // closed once the volume is open
+	behind   atomic.Bool   // the others went on without this device
+	differs  atomic.Bool   // it came to another tree than a checkpoint says
 
 	ctx         context.Context // ends with Close
 	cancel      context.CancelFunc

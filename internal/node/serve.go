@@ -35,7 +35,7 @@ func (n *Node) serveControl() error {
 		tree = files{v: n.vol, notifier: n.notifier}
 	}
 	n.server = &http.Server{
-		Handler:           control.Handler(controlNode{n}, tree),
+		Handler:           n.counted(control.Handler(controlNode{n}, tree)),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          n.log.Named("control").StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
 	}
@@ -49,25 +49,55 @@ func (n *Node) serveControl() error {
 	return nil
 }
 
-func (n *Node) closeControl() error {
-	if n.server == nil {
-		return nil
+// counted keeps count of the requests under way.
+func (n *Node) counted(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.requests.Add(1)
+		defer n.requests.Add(-1)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// drainPoll is how often Drain looks whether the node is still used.
+const drainPoll = 20 * time.Millisecond
+
+// Drain returns when nobody uses the control socket any more, which is closed then, or with ctx's error. Only Close may follow.
+func (n *Node) Drain(ctx context.Context) error {
+	for n.requests.Load() > 0 {
+		select {
+		case <-time.After(drainPoll):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
+	return n.shutControl(ctx)
+}
+
+func (n *Node) closeControl() error {
 	n.stopWaiting()
-	// No new callers; those that have just connected are still let in.
-	gone := os.Remove(n.dir.join(control.SocketName))
-	time.Sleep(settle)
 	ctx, cancel := context.WithTimeout(context.Background(), requestPatience)
 	defer cancel()
-	err := n.server.Shutdown(ctx)
+	err := n.shutControl(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
 		n.log.Warn("requests on the control socket were cut off")
 		err = n.server.Close()
 	}
+	return err
+}
+
+// shutControl ends the control socket when no request is under way.
+func (n *Node) shutControl(ctx context.Context) error {
+	if n.server == nil {
+		return nil
+	}
+	// No new callers; those that have just connected are still let in.
+	gone := os.Remove(n.dir.join(control.SocketName))
 	if errors.Is(gone, os.ErrNotExist) {
 		gone = nil
+	} else {
+		time.Sleep(settle)
 	}
-	return errors.Join(gone, err)
+	return errors.Join(gone, n.server.Shutdown(ctx))
 }
 
 // listenError tells why the node cannot listen.
