@@ -298,3 +298,22 @@ func TestMountAwaitsNodeForTheMoment(t *testing.T) {
 	}
 	m.must("umount", m.mount)
 }
+
+// TestDataDirByALink: a node that runs with its mount is seen to do so, whatever the path it was given.
+func TestDataDirByALink(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	link := *m
+	link.data = m.data + "-link"
+	if err := os.Symlink(m.data, link.data); err != nil {
+		t.Fatal(err)
+	}
+	m.must("init")
+	link.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	t.Cleanup(func() { link.must("umount", m.mount) })
+	began := time.Now()
+	m.fails(5, "in use", "serve", "--listen", "127.0.0.1:0")
+	if took := time.Since(began); took > otherPatience/2 {
+		t.Errorf("took %v", took)
+	}
+}

@@ -90,7 +90,7 @@ func ending(ctx context.Context, dir string) bool {
 		return st.Listen == "" // a node for the moment
 	}
 	mounts, err := node.Mounts()
-	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == dir })
+	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == st.DataDir })
 }
 
 // prepare makes the data directory hold a volume: it creates one, or joins that

@@ -67,7 +67,8 @@ func sumFile(path string) (sum, error) {
 
 // eachSummed calls fn for the files in the data directory that sums has.
 func (d *dataDir) eachSummed(fn func(name string, fixed bool) error) error {
-	return filepath.WalkDir(d.path, func(path string, e fs.DirEntry, err error) error {
+	// With a slash, else a link to the directory is not followed.
+	return filepath.WalkDir(d.path+"/", func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
