@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -283,4 +284,21 @@ func TestFullDisk(t *testing.T) {
 	if names := m.must("ls"); names != "small" {
 		t.Errorf("after the disk was full there is %q", names)
 	}
+}
+
+// TestDirectoryOfAnother: a data directory that this user may not read is not damaged.
+func TestDirectoryOfAnother(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	m := newMachine(t)
+	m.must("init")
+	if err := os.Chmod(filepath.Dir(fsmount(t)), 0o755); err != nil { // for nobody to run it
+		t.Fatal(err)
+	}
+	p := m.begin(func(cmd *exec.Cmd) {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		cmd.Dir = "/"
+	}, "ls")
+	checkFailure(t, result{code: p.ends(time.Minute), err: p.said.String()}, 6, "run as the user it belongs to", []string{"ls"})
 }

@@ -222,8 +222,16 @@ func formatError(dir string, err error) error {
 	if errors.Is(err, errNewerFormat) {
 		return &fail.Error{Kind: fail.Format, Op: "data directory " + dir, Err: err, Next: "update fsmount; nothing was changed"}
 	}
+	if errors.Is(err, os.ErrPermission) {
+		return notOurs(dir, err)
+	}
 	return &fail.Error{Kind: fail.Format, Op: "data directory " + dir + " has a damaged format file", Err: plain(err),
 		Next: "restore it from a copy, or choose another directory with --data"}
+}
+
+// notOurs says that this user may not use a data directory.
+func notOurs(dir string, err error) error {
+	return &fail.Error{Kind: fail.Format, Op: "open data directory " + dir, Err: plain(err), Next: "run as the user it belongs to"}
 }
 
 // dirKind is the kind of a failure to make or write something in the data directory.

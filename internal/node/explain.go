@@ -27,7 +27,7 @@ func explain(cfg Config, err error) error {
 	case errors.Is(err, replica.ErrNoVolume):
 		return &fail.Error{Kind: fail.Format, Op: in + " has lost its control log", Err: words(err), Next: "restore it from a copy, or join anew with another --data"}
 	case errors.Is(err, os.ErrPermission):
-		return &fail.Error{Kind: fail.Format, Op: "open " + in, Err: plain(err), Next: "run as the user it belongs to"}
+		return notOurs(cfg.Dir, err)
 	}
 	return err
 }
