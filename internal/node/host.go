@@ -112,7 +112,7 @@ type Host struct {
 	wg     sync.WaitGroup
 }
 
-// failure is why a volume is not served, and since when.
+// failure is why a volume is not served, and since when; zero: it may be served again at any time.
 type failure struct {
 	err error
 	at  time.Time
@@ -185,8 +185,13 @@ func (h *Host) open(ctx context.Context, dir string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err != nil {
-		h.failed[dir] = failure{err, time.Now()}
-		if dir != h.cfg.Dir {
+		before := h.failed[dir]
+		f := failure{err, time.Now()}
+		if fail.KindOf(err) == fail.InUse { // by a command, for the moment: tried again with the next scan
+			f.at = time.Time{}
+		}
+		h.failed[dir] = f
+		if dir != h.cfg.Dir && (before.err == nil || !f.at.IsZero()) {
 			cfg.Logger.Error("cannot serve this volume; will try again", "error", err)
 		}
 		return

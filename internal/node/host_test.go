@@ -1,0 +1,44 @@
+package node
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/foreverfs/forever/internal/fail"
+)
+
+// TestVolumeInUseForTheMoment: a volume that a command has to itself is served as soon as that has ended.
+func TestVolumeInUseForTheMoment(t *testing.T) {
+	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	further := cfg
+	further.Dir = filepath.Join(cfg.Dir, volumesName, strings.Repeat("0a", 16))
+	for _, c := range []Config{cfg, further} {
+		if _, err := Create(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	command, err := lockDir(further.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := OpenHost(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if f := h.failed[further.Dir]; fail.KindOf(f.err) != fail.InUse {
+		t.Fatalf("in use: %v", f.err)
+	}
+	if err := command.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.scan(t.Context())
+	if h.nodes[further.Dir] == nil {
+		t.Errorf("still not served: %v", h.failed[further.Dir].err)
+	}
+}
