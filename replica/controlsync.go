@@ -3,6 +3,7 @@ package replica
 import (
 	"crypto/ed25519"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -30,6 +31,9 @@ func (r *Replica) proposeLocked(p *replicapb.ControlEntry, also func(kv.Tx) erro
 	if err := r.cfg.KV.Sync(); err != nil {
 		return fmt.Errorf("flush control log: %w", err)
 	}
+	r.mu.Lock()
+	r.proposed = time.Now()
+	r.mu.Unlock()
 	return nil
 }
 

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -40,6 +41,9 @@ func (s *session) runLog(st *stream) error {
 			}
 			if err := st.flush(); err != nil {
 				return err
+			}
+			if m.Control != nil {
+				s.toldControl()
 			}
 		}
 	})
@@ -98,6 +102,14 @@ func (s *session) nextLog() (*replicapb.LogMessage, error) {
 	return m, nil
 }
 
+// toldControl notes that the entries collected last were written.
+func (s *session) toldControl() {
+	s.r.mu.Lock()
+	defer s.r.mu.Unlock()
+	s.telling, s.told = false, time.Now()
+	s.r.broadcast()
+}
+
 // span is a part of an author's log that the peer lacks: behind from, up to to.
 type span struct {
 	author   AuthorID
@@ -127,6 +139,7 @@ func (s *session) collect(m *replicapb.LogMessage) []span {
 		size += len(s.control[0].body)
 	}
 	if len(m.Control) > 0 { // alone, for the sake of the cap
+		s.telling = true
 		wake(s.logWake)
 		return nil
 	}

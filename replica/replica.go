@@ -56,6 +56,7 @@ type Replica struct {
 	ackWake     chan struct{}
 	dialWake    chan struct{}
 	settleWake  chan struct{}
+	proposed    time.Time // when this device added to the control log last
 	closing     context.Context
 	close       context.CancelFunc
 	wg          sync.WaitGroup

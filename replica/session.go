@@ -48,6 +48,8 @@ type session struct {
 	has     map[AuthorID]uint64
 	dirty   map[AuthorID]struct{} // authors that may have something for it
 	control []*entry              // to be sent
+	telling bool                  // some of them are being written
+	told    time.Time             // when the last were written
 	acks    map[AuthorID]uint64   // to be sent
 	gossip  map[DeviceID]struct{} // whose addresses are to be sent
 	forks   map[AuthorID]struct{} // already complained about

@@ -44,6 +44,7 @@ type DeviceStatus struct {
 	Full           bool   // it takes no more chunks
 	Via            string // name of the device that the connection goes through; empty: it is direct
 	clone, revoked bool
+	untold         bool // it is connected, and lacks some of the control log
 }
 
 // MountState is whether two mounts are kept in step.
@@ -118,6 +119,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 	}
 	ds.Addrs = slices.Clone(p.addrs)
 	ds.LastSeen = p.lastSeen
+	ds.untold = ds.Connected && !r.sessions[d.ID].toldAll()
 	ds.clone, ds.revoked, ds.Full = p.clone, p.revoked, p.full
 	for a, n := range vector {
 		held := min(n, p.acked[a])
@@ -183,6 +185,43 @@ func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 	}
 }
 
+// toldGrace is how long before the end of a connection the control log must have been written for the other side to
+// have taken it.
+const toldGrace = 250 * time.Millisecond
+
+// LastProposed returns when this device added to the control log last; zero: not since Open.
+func (r *Replica) LastProposed() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proposed
+}
+
+// AwaitControl returns when some other device has been sent the whole control log, or with ctx's error. Nobody acknowledges
+// entries: that the connection held for a moment afterwards has to do.
+func (r *Replica) AwaitControl(ctx context.Context) error {
+	for !r.controlTold(time.Now().Add(-toldGrace)) {
+		if !sleep(ctx, 10*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// controlTold reports whether some device was sent the whole control log before a time.
+func (r *Replica) controlTold(before time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, s := range r.sessions {
+		if !r.control.isOut(id) && s.toldAll() && s.told.Before(before) {
+			return true
+		}
+	}
+	return false
+}
+
+// toldAll reports whether the peer was sent the whole control log; r.mu is held.
+func (s *session) toldAll() bool { return s.synced && len(s.control) == 0 && !s.telling }
+
 // FullError says that so many devices have no room that the others are too few.
 type FullError struct {
 	Names []string // that have none
@@ -208,7 +247,7 @@ func (r *Replica) progress(n int, vector map[AuthorID]uint64, end Position, coun
 		if ds.Connected {
 			pr.Connected++
 		}
-		if ds.MissingBatches == 0 && ds.MissingChunks == 0 {
+		if ds.MissingBatches == 0 && ds.MissingChunks == 0 && !ds.untold {
 			pr.Have++
 			continue
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/foreverfs/forever/internal/control"
@@ -46,7 +47,11 @@ func withConfigured(ctx context.Context, g *globals, cfg node.Config, fn func(co
 		err = withNode(ctx, g, fn)
 		if n != nil {
 			// Other commands may have found the node meanwhile; only a signal keeps them from what they do.
-			return errors.Join(err, n.Drain(ctx), n.Close())
+			err = errors.Join(err, n.Drain(ctx), n.Close())
+			if n.Unheard() {
+				fmt.Fprintln(g.err, "fsmount: no other device has heard of it yet; start the node (fsmount serve)")
+			}
+			return err
 		}
 		if !errors.Is(err, control.ErrNoNode) {
 			return err

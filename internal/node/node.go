@@ -122,6 +122,8 @@ type Node struct {
 	ended  chan error // capacity 1: why the node should end
 	once   sync.Once
 	closed error
+	// unheard says that no other device knows the control log's last entries; set by Close
+	unheard bool
 }
 
 // Open starts the node of an initialised data directory: it serves peers and the
@@ -263,12 +265,17 @@ func (n *Node) shutdown() error {
 // its last changes.
 const leavePatience = 2 * time.Second
 
+// tellPatience is how long a node that ends waits for some device to take what this one has just added to the control
+// log, such as a revocation: it may have to be dialed first.
+const tellPatience = 5 * time.Second
+
 // takeLeave lets connected devices have what was published last, so that they need
 // not wait for this node's next start.
 func (n *Node) takeLeave() {
 	if n.repl == nil {
 		return
 	}
+	n.tellControl()
 	st, err := n.repl.Status()
 	if err != nil || st.Connected == 0 {
 		return
@@ -279,6 +286,22 @@ func (n *Node) takeLeave() {
 		n.log.Info("ending before every connected device has everything", "devices", st.Connected)
 	}
 }
+
+// tellControl sees to it that some other device has what was added to the control log a moment ago.
+func (n *Node) tellControl() {
+	if time.Since(n.repl.LastProposed()) > tellPatience || len(n.repl.Devices()) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, tellPatience)
+	defer cancel()
+	if err := n.repl.AwaitControl(ctx); err != nil {
+		n.log.Warn("ending before any other device has heard of the last change to the volume's devices and settings")
+		n.unheard = true
+	}
+}
+
+// Unheard reports, after Close, that no other device has heard of what was added to the control log last.
+func (n *Node) Unheard() bool { return n.unheard }
 
 // newAuthor names this start of the device: one incarnation, one log.
 func newAuthor(device cipher.DeviceID) (a namespace.AuthorID) {
