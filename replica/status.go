@@ -141,7 +141,7 @@ func (r *Replica) deviceStatus(d Device, vector map[AuthorID]uint64, end Positio
 const fullPatience = 3 * time.Second
 
 // Wait returns once every batch and chunk that is here now is held durably by at
-// least n other devices, or with ctx's error, or with a *FullError. fn, if given, is called with the
+// least n other devices (their own batches, which they do not acknowledge, from when they sent them), or with ctx's error, or with a *FullError. fn, if given, is called with the
 // progress from time to time, first at once.
 func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 	r.mu.Lock()
