@@ -49,7 +49,8 @@ test:
 	go test -race -shuffle=on -timeout 18m ./...
 
 # The same at the sizes that users meet; takes long and prints figures. With FOREVER_PJDFSTEST=DIR, a built
-# checkout of github.com/pjd/pjdfstest, that suite as well, beside the file system below.
+# checkout of github.com/pjd/pjdfstest, that suite as well, beside the file system below; with FOREVER_XFSTESTS=DIR,
+# a built one of xfstests, its fsx and fsstress.
 accept:
 	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip
 	FOREVER_ACCEPT=full go test -count=1 -v -timeout 3h -run 'TestConvergence$$|TestModel|TestLateOp' ./namespace/
