@@ -229,9 +229,6 @@ func (n *Node) shutdown() error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
-	if n.dir != nil {
-		n.spendReserve()
-	}
 	step("end control socket", n.closeControl)
 	step("unmount", n.unmount)
 	if n.step != nil {
@@ -243,6 +240,9 @@ func (n *Node) shutdown() error {
 	n.takeLeave()
 	n.cancel()
 	n.wg.Wait()
+	if n.dir != nil {
+		step("give the reserve back", n.spendReserve)
+	}
 	if n.repl != nil {
 		step("leave peers", n.repl.Close)
 	}

@@ -19,11 +19,13 @@ import (
 
 const (
 	reserveName = "reserve"
-	// reserveSize is how much is held, or the part of the disk that reservePart says if that is less.
+	// reserveSize is how much is held, or the part of the disk, or of the quota, that reservePart says if that is less.
 	reserveSize = 16 << 20
 	reservePart = 80
 	// reserveTimes is how many times as much has to be free for it to be taken.
-	reserveTimes    = 10
+	reserveTimes = 10
+	// reserveDelay is when it is taken first, and reserveInterval how often it is looked after.
+	reserveDelay    = time.Second
 	reserveInterval = 10 * time.Second
 	// fullPause is how long a write waits on a disk that is full for good: pebble tries some again and again.
 	fullPause = 100 * time.Millisecond
@@ -38,18 +40,16 @@ func stateDisk(d *dataDir) vfs.FS {
 	})}
 }
 
-// keepReserve holds the reserve while there is room for it.
+// keepReserve holds the reserve while there is room for it. A node for the moment has none.
 func (n *Node) keepReserve(ctx context.Context) error {
-	tick := time.NewTicker(reserveInterval)
-	defer tick.Stop()
-	for {
-		if err := n.takeReserve(); err != nil {
-			n.log.Warn("cannot hold disk space in reserve", "error", err)
-		}
+	for wait := reserveDelay; ; wait = reserveInterval {
 		select {
-		case <-tick.C:
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return nil
+		}
+		if err := n.takeReserve(); err != nil {
+			n.log.Warn("cannot hold disk space in reserve", "error", err)
 		}
 	}
 }
@@ -58,6 +58,9 @@ func (n *Node) keepReserve(ctx context.Context) error {
 func (n *Node) takeReserve() error {
 	total, free, err := n.diskUsage()
 	size := int64(min(reserveSize, total/reservePart))
+	if limit := n.budget.limit.Load(); limit > 0 {
+		size = min(size, limit/reservePart)
+	}
 	name := n.dir.join(reserveName)
 	if info, gone := os.Stat(name); err != nil || gone == nil && info.Size() >= size || free < reserveTimes*uint64(size) {
 		return err
@@ -77,11 +80,12 @@ func (n *Node) takeReserve() error {
 	return err
 }
 
-// spendReserve lets a node that ends on a full disk have the reserve for that.
-func (n *Node) spendReserve() {
-	if total, free, err := n.diskUsage(); err == nil && free < min(reserveSize, total/reservePart) {
-		_ = os.Remove(n.dir.join(reserveName)) // or it was spent before
+// spendReserve lets a node that ends have the reserve for that.
+func (n *Node) spendReserve() error {
+	if err := os.Remove(n.dir.join(reserveName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
+	return nil
 }
 
 // watchState ends the node if its state takes no more updates.
