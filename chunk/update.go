@@ -103,7 +103,7 @@ func (u *updater) update(ctx context.Context, old subtree, h uint8, base int64, 
 		order = order[mine:]
 	}
 	if old.height == h && n == *was {
-		return old, nil
+		return subtree{old.id, h, n.sum()}, nil // old's count may be of a program that did not count
 	}
 	return save(ctx, u.io, &n, h)
 }

@@ -98,7 +98,7 @@ func (v Version) Data() int64 {
 func (v *Version) setData(root subtree) {
 	v.Root = root.id
 	if !root.id.IsZero() {
-		v.Holes = v.Blocks() - root.data
+		v.Holes = max(0, v.Blocks()-root.data)
 	}
 }
 
