@@ -274,7 +274,8 @@ func (v *Volume) sealMost(ctx context.Context, in *inode) error {
 }
 
 // orphan reports whether the file has no name left, and will not get one back for what was written to it. Its
-// content then stays in memory and in the store until the last handle closes. in.fold is held.
+// content then stays in memory and in the store until the last handle closes; ErrStale if that is not what the program
+// asked for, which has it open. in.fold is held.
 func (v *Volume) orphan(in *inode) (bool, error) {
 	v.treeMu.RLock()
 	n, err := v.cfg.Tree.Node(in.id)
@@ -289,8 +290,16 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 	v.mu.Lock()
 	open := in.opens > 0
 	v.mu.Unlock()
-	if open {
+	// A content that lost its file's name is there only until somebody removes it: then nothing is left that could keep what was
+	// written to it.
+	swept := err != nil && !in.nameless.Load()
+	switch {
+	case open && swept:
+		return true, ErrStale
+	case open:
 		return true, nil
+	case swept:
+		v.log.Warn("what was written to a conflict file is dropped: another device has removed that file", "inode", in.ino)
 	}
 	in.mu.Lock()
 	journals := in.journals

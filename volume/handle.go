@@ -174,7 +174,7 @@ func (h *Handle) Fsync(ctx context.Context) error {
 
 // Truncate sets the size of the open file.
 func (h *Handle) Truncate(ctx context.Context, size int64) error {
-	if err := h.v.growable(); err != nil {
+	if err := h.v.shrinkable(); err != nil {
 		return err
 	}
 	return h.v.truncate(ctx, h.in, size)

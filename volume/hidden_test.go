@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"errors"
 	"strings"
 	"syscall"
 	"testing"
@@ -129,4 +130,34 @@ func mustInode(t *testing.T, r *rig, ino uint64) *inode {
 	must(t, err)
 	t.Cleanup(func() { r.release(in) })
 	return in
+}
+
+// TestWrittenConflictFileIsRemoved: who writes to a conflict file that another device removes is told so.
+func TestWrittenConflictFileIsRemoved(t *testing.T) {
+	a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+	f := a.create("f")
+	a.write(f, "base", 0)
+	exchange(a, b)
+	a.write(f, "of a", 0)
+	b.write(b.open("f", syscall.O_RDWR), "of b", 0)
+	exchange(a, b)
+	name := ""
+	for other := range b.all() {
+		if other != "f" {
+			name = other
+		}
+	}
+	h := b.open(name, syscall.O_RDWR)
+	b.write(h, "more", 0)
+	must(t, a.Unlink(ctx, RootIno, name))
+	a.sync()
+	give(a, b)
+	if err := h.Fsync(ctx); !errors.Is(err, ErrStale) {
+		t.Errorf("fsync: %v, want ErrStale", err)
+	}
+	h.Release()
+	b.sync()
+	if got := b.all(); len(got) != 1 {
+		t.Errorf("%v is there", got)
+	}
 }

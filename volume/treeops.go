@@ -438,7 +438,11 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 
 // Setattr changes attributes and returns them all.
 func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, err error) {
-	if err := v.growable(); err != nil {
+	room := v.growable
+	if s.Valid&SetSize != 0 { // it frees space, or makes a hole
+		room = v.shrinkable
+	}
+	if err := room(); err != nil {
 		return Attr{}, err
 	}
 	err = v.with(ino, func(in *inode) error {

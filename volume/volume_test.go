@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -608,5 +609,26 @@ func TestWriteAfterRemoteDeleteRevivesNothing(t *testing.T) {
 		if _, err := r.Lookup(ctx, RootIno, "f"); !errors.Is(err, namespace.ErrNotExist) {
 			t.Errorf("the deleted name is there: %v", err)
 		}
+	}
+}
+
+// TestTruncatingOnAFullDisk: what frees space is still possible where nothing that takes some is.
+func TestTruncatingOnAFullDisk(t *testing.T) {
+	var free atomic.Uint64
+	free.Store(1 << 39)
+	r := newRig(t, 1, func(c *Config) { c.DiskUsage = func() (uint64, uint64, error) { return 1 << 40, free.Load(), nil } })
+	h := r.create("f")
+	r.write(h, strings.Repeat("x", 1000), 0)
+	r.sync()
+	free.Store(24 << 20)
+	r.looked.Store(nil) // what was seen a moment ago would count
+	if _, err := h.Write(ctx, []byte("more"), 0); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("write: %v, want ENOSPC", err)
+	}
+	if err := h.Truncate(ctx, 500); err != nil {
+		t.Errorf("ftruncate: %v", err)
+	}
+	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize}); err != nil {
+		t.Errorf("truncate: %v", err)
 	}
 }
