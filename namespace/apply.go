@@ -412,5 +412,5 @@ func (x *txn) applyContent(id OpID, now int64, c *pb.Content) error {
 	n.mtime.set(id, c.Mtime)
 	n.ctime.set(id, now)
 	x.touch(n)
-	return x.revive(n, revives)
+	return x.revive(n, revives, c.Revive)
 }

@@ -326,9 +326,10 @@ func (x *txn) unbury(n *node, id EntryID, t *tomb) error {
 
 // revive brings back the entries of a file whose removals did not know of an
 // edit that did not know of them, and those that the edit names. It is for the edit to name them: which
-// of them went last, say, is not the same everywhere, as another edit may have brought back some before.
-func (x *txn) revive(n *node, named []EntryID) error {
-	if x.causes == nil && len(named) == 0 || n.tombs == 0 {
+// of them went last, say, is not the same everywhere, as another edit may have brought back some before. Edits of older programs
+// bring back all.
+func (x *txn) revive(n *node, named []EntryID, all bool) error {
+	if n.tombs == 0 || x.causes == nil && len(named) == 0 && !all {
 		return nil
 	}
 	graves, err := x.graves(n)
@@ -336,7 +337,7 @@ func (x *txn) revive(n *node, named []EntryID) error {
 		return err
 	}
 	for _, g := range graves {
-		if err := x.reviveEntry(n, g.id, g.tomb, slices.Contains(named, g.id)); err != nil {
+		if err := x.reviveEntry(n, g.id, g.tomb, all || slices.Contains(named, g.id)); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
+	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
 
 // newFoldingWorld makes a world whose devices fold, each beside a twin that does not.
@@ -728,6 +729,28 @@ func TestThinning(t *testing.T) {
 	} {
 		if diff := cmp.Diff(test.want, kept(test.looks...)); diff != "" {
 			t.Errorf("after %v: %s", test.looks, diff)
+		}
+	}
+}
+
+// TestReviveOfOlderPrograms: a content that says only that all names come back brings them back, here and elsewhere.
+func TestReviveOfOlderPrograms(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkfile("f"), a.write("f", "0"), a.ln("f", "g"))
+	f := a.node("f").ID
+	a.must(a.rm("g"), a.rm("f"))
+	meet(t, a, b)
+	a.must(a.update(func(x *txn) error {
+		v := chunk.Version{Size: 3, Inline: []byte("old")}
+		c := contentOp(f, &v, 1)
+		c.Revive = true
+		_, err := x.emit(&pb.Op{Time: a.tick(), Body: &pb.Op_Content{Content: c}})
+		return err
+	}))
+	meet(t, a, b)
+	for _, r := range []*rig{a, b} {
+		if r.node("f").Nlink != 2 || r.node("g").ID != f || string(r.node("f").Content.Inline) != "old" {
+			t.Errorf("%+v is back", r.node("f"))
 		}
 	}
 }

@@ -240,7 +240,7 @@ func (x *txn) applyFork(id OpID, now int64, f *pb.Fork) error {
 	if err := x.editHeads(owner, func() error { return x.endHeads(owner, []OpID{of}) }); err != nil {
 		return err
 	}
-	return x.revive(n, nil)
+	return x.revive(n, nil, false)
 }
 
 // forked returns the node that a content becomes, which another device may have made one already.

@@ -1238,6 +1238,7 @@ type Content struct {
 	Inline        []byte                 `protobuf:"bytes,6,opt,name=inline,proto3" json:"inline,omitempty"`
 	Mtime         int64                  `protobuf:"fixed64,7,opt,name=mtime,proto3" json:"mtime,omitempty"`
 	Replaces      [][]byte               `protobuf:"bytes,8,rep,name=replaces,proto3" json:"replaces,omitempty"` // content ops
+	Revive        bool                   `protobuf:"varint,9,opt,name=revive,proto3" json:"revive,omitempty"`    // of older programs: all names of the file come back
 	Revives       [][]byte               `protobuf:"bytes,10,rep,name=revives,proto3" json:"revives,omitempty"`  // entries of the file that come back though their removals were known
 	Holes         uint64                 `protobuf:"varint,11,opt,name=holes,proto3" json:"holes,omitempty"`     // how many blocks of the tree are holes
 	unknownFields protoimpl.UnknownFields
@@ -1328,6 +1329,13 @@ func (x *Content) GetReplaces() [][]byte {
 		return x.Replaces
 	}
 	return nil
+}
+
+func (x *Content) GetRevive() bool {
+	if x != nil {
+		return x.Revive
+	}
+	return false
 }
 
 func (x *Content) GetRevives() [][]byte {
@@ -1783,7 +1791,7 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\fR\x04name\x12\x14\n" +
 	"\x05value\x18\x03 \x01(\fR\x05value\x12\x18\n" +
-	"\aremoved\x18\x04 \x01(\bR\aremoved\"\xfa\x01\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\"\x8c\x02\n" +
 	"\aContent\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x1b\n" +
@@ -1792,11 +1800,11 @@ const file_namespace_namespacepb_op_proto_rawDesc = "" +
 	"\x04root\x18\x05 \x01(\fR\x04root\x12\x16\n" +
 	"\x06inline\x18\x06 \x01(\fR\x06inline\x12\x14\n" +
 	"\x05mtime\x18\a \x01(\x10R\x05mtime\x12\x1a\n" +
-	"\breplaces\x18\b \x03(\fR\breplaces\x12\x18\n" +
+	"\breplaces\x18\b \x03(\fR\breplaces\x12\x16\n" +
+	"\x06revive\x18\t \x01(\bR\x06revive\x12\x18\n" +
 	"\arevives\x18\n" +
 	" \x03(\fR\arevives\x12\x14\n" +
-	"\x05holes\x18\v \x01(\x04R\x05holesJ\x04\b\t\x10\n" +
-	"\"\x1a\n" +
+	"\x05holes\x18\v \x01(\x04R\x05holes\"\x1a\n" +
 	"\x04Keep\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\fR\x04node\"\x81\x02\n" +
 	"\x04Fork\x12\x16\n" +
