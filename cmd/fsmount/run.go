@@ -137,12 +137,7 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	var ended <-chan error // never, if only further volumes are served
-	n := h.Main()
-	if n != nil {
-		ended = n.Done()
-	}
-	if mount.point != "" && n != nil {
+	if n := h.Main(); mount.point != "" && n != nil {
 		err := n.Mount(node.MountConfig{
 			Mountpoint: mount.point, AllowOther: mount.allowOther, Options: mount.options, IdlePoll: mount.idlePoll,
 		})
@@ -157,7 +152,7 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 	case <-ctx.Done():
 		cfg.Logger.Info("ending: told to by a signal")
 		return nil
-	case err := <-ended:
+	case err := <-h.Done():
 		return err
 	}
 }

@@ -13,7 +13,8 @@ import (
 // Pebble ends the process when it cannot write its log or its manifest, be it for a full disk, and when it cannot
 // write a table it tries again without a pause. So it is not told: whatever write fails breaks the state, and the goroutine
 // that wanted it waits for ever. Nothing is written after a failure; reads go on; who waits for an update or a flush gets the
-// error; and the owner is told, who ends in order and may open the state again.
+// error; and the owner is told, who ends in order. The files stay open and locked while the process lives: another one may open the
+// state again.
 
 // breakage is that something has ended for good, and why.
 type breakage struct {

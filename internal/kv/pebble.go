@@ -111,8 +111,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	return p, nil
 }
 
-// open opens the database. What pebble takes for fatal is an error here too, only that the files stay locked
-// while the process lives.
+// open opens the database. What pebble takes for fatal is an error here too; pebble has given the lock back then.
 func open(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	defer func() {
 		fatal := recover()

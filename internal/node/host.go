@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/control"
 	"github.com/foreverfs/forever/internal/fail"
@@ -22,7 +24,8 @@ import (
 // A keyless replica can serve several volumes: the first has the data directory itself,
 // each further one a whole data directory of its own inside it, DIR/volumes/ID, with keys, store,
 // logs, quota and control socket of its own. One process runs them all behind one
-// port. What happens to one does not touch the others.
+// port. What happens to one does not touch the others, but for one whose state could not be written: its files stay open while
+// the process lives, which therefore ends.
 
 const (
 	volumesName = "volumes"
@@ -108,6 +111,7 @@ type Host struct {
 	nodes  map[string]*Node // by data directory
 	failed map[string]failure
 
+	ended  chan error // capacity 1: why the process should end
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -121,7 +125,7 @@ type failure struct {
 // OpenHost opens the node of a data directory, and those of the further volumes in it. It fails
 // if none can be served. The caller closes it.
 func OpenHost(ctx context.Context, cfg Config) (*Host, error) {
-	h := &Host{cfg: cfg, nodes: map[string]*Node{}, failed: map[string]failure{}}
+	h := &Host{cfg: cfg, nodes: map[string]*Node{}, failed: map[string]failure{}, ended: make(chan error, 1)}
 	h.cfg.Port = transport.NewPort(cfg.UploadLimit, cfg.DownloadLimit)
 	ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	h.open(ctx, cfg.Dir)
@@ -151,6 +155,18 @@ func OpenHost(ctx context.Context, cfg Config) (*Host, error) {
 
 // Main returns the node of the data directory itself; nil if only others can be served.
 func (h *Host) Main() *Node { return h.main }
+
+// Done says that the process should end by itself: because the first volume's node does, of which it gives what
+// Node.Done gives, or because only another process can serve a volume again. It gives one value.
+func (h *Host) Done() <-chan error { return h.ended }
+
+// end makes Done speak; only the first reason counts.
+func (h *Host) end(err error) {
+	select {
+	case h.ended <- err:
+	default:
+	}
+}
 
 // scan opens what is there and not served.
 func (h *Host) scan(ctx context.Context) {
@@ -184,6 +200,10 @@ func (h *Host) open(ctx context.Context, dir string) {
 	n, err := Open(ctx, cfg)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if errors.Is(err, errHeld) {
+		cfg.Logger.Error(errHeld.Error()+"; ending, to be started again", "error", err)
+		h.end(err)
+	}
 	if err != nil {
 		before := h.failed[dir]
 		f := failure{err, time.Now()}
@@ -198,21 +218,32 @@ func (h *Host) open(ctx context.Context, dir string) {
 	}
 	delete(h.failed, dir)
 	h.nodes[dir] = n
-	if dir == h.cfg.Dir {
-		return // whoever has the Host looks after it
-	}
 	h.wg.Go(func() {
 		select {
 		case err := <-n.Done():
-			cfg.Logger.Error("stopped serving this volume; will try again", "error", err)
-			err = errors.Join(err, n.Close())
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			delete(h.nodes, dir)
-			h.failed[dir] = failure{err, time.Now()}
+			h.stopped(dir, n, cfg.Logger, err)
 		case <-ctx.Done():
 		}
 	})
+}
+
+// stopped looks after a node that ended by itself.
+func (h *Host) stopped(dir string, n *Node, log hclog.Logger, err error) {
+	if dir == h.cfg.Dir {
+		h.end(err)
+		return
+	}
+	if n.state.Err() != nil {
+		log.Error("stopped serving this volume: "+errHeld.Error()+"; ending, to be started again", "error", err)
+		h.end(err)
+		return
+	}
+	log.Error("stopped serving this volume; will try again", "error", err)
+	err = errors.Join(err, n.Close())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.nodes, dir)
+	h.failed[dir] = failure{err, time.Now()}
 }
 
 // beside returns the volumes besides the first.

@@ -1,9 +1,12 @@
 package node
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/foreverfs/forever/internal/fail"
 )
@@ -40,5 +43,37 @@ func TestVolumeInUseForTheMoment(t *testing.T) {
 	h.scan(t.Context())
 	if h.nodes[further.Dir] == nil {
 		t.Errorf("still not served: %v", h.failed[further.Dir].err)
+	}
+}
+
+// TestUnwritableStateEndsHost: a volume whose state could not be written ends the whole host, as its files stay locked in this process.
+func TestUnwritableStateEndsHost(t *testing.T) {
+	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	further := cfg
+	further.Dir = filepath.Join(cfg.Dir, volumesName, strings.Repeat("0a", 16))
+	for _, c := range []Config{cfg, further} {
+		if _, err := Create(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := OpenHost(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { h.Close() })
+	state := filepath.Join(further.Dir, stateName)
+	if err := errors.Join(os.Rename(state, state+".away"), os.WriteFile(state, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.nodes[further.Dir].state.Flush(); err == nil {
+		t.Fatal("the state was written")
+	}
+	select {
+	case err := <-h.Done():
+		if err == nil {
+			t.Error("ended without a reason")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the host goes on")
 	}
 }

@@ -134,10 +134,17 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	n.waiting, n.stopWaiting = context.WithCancel(n.ctx)
 	if err := n.open(); err != nil {
-		return nil, errors.Join(explain(cfg, err), n.Close())
+		err = errors.Join(explain(cfg, err), n.Close())
+		if n.state != nil && n.state.Err() != nil {
+			err = errors.Join(err, errHeld)
+		}
+		return nil, err
 	}
 	return n, nil
 }
+
+// errHeld says that a state could not be written, and that its files stay locked while the process lives.
+var errHeld = errors.New("only another process can open the state again")
 
 func (n *Node) open() (err error) {
 	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
