@@ -130,16 +130,24 @@ type index struct {
 	meta meta
 	// damaged is set when pebble finds damage, be it on its own behalf.
 	damaged atomic.Bool
-	// failed has pebble's last failure to write a table, which it tries again for ever. Capacity 1.
-	failed chan error
+	// failing has why pebble could not write its memtables, or nil once it could. It tries again for ever, by itself.
+	failing atomic.Pointer[error]
+	// tried says that it has tried. Capacity 1.
+	tried chan struct{}
 }
 
 // fullPause is how long a write to a full disk waits, since pebble does not.
 const fullPause = time.Second
 
+const (
+	memTableSize = 2 << 20
+	// maxMemTables is how many bytes of memtables there may be, with those that are being written, before a writer waits.
+	maxMemTables = 2 * memTableSize
+)
+
 // openIndex opens or creates the index in dir.
 func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
-	x := &index{failed: make(chan error, 1)}
+	x := &index{tried: make(chan struct{}, 1)}
 	opts := &pebble.Options{
 		FS:                 readaround.FS{FS: vfs.OnDiskFull(fs, func() { time.Sleep(fullPause) })},
 		DisableWAL:         true,
@@ -147,9 +155,11 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 		Logger:             indexLogger{log},
 		// Memtables count in it. Small: the kernel's page cache serves the rest.
 		CacheSize:         16 << 20,
-		MemTableSize:      2 << 20,
+		MemTableSize:      memTableSize,
 		MaxOpenFiles:      64,
 		DisableTableStats: true,
+		// Pebble would wait for ever, were the disk full: room waits instead.
+		MemTableStopWritesThreshold: 4,
 	}
 	for i := range opts.Levels {
 		// Most questions are about chunks that are not here.
@@ -157,17 +167,27 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 	}
 	// IDs do not compress.
 	opts.ApplyCompressionSettings(func() pebble.DBCompressionSettings { return pebble.DBCompressionNone })
+	var flushed error // of the last flush; guarded by pebble
 	opts.EventListener = &pebble.EventListener{
 		// Without this pebble ends the process; a damaged index is no reason to.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			log.Error("chunk index is damaged", "file", info.Path)
 			x.damaged.Store(true)
 		},
+		FlushEnd: func(info pebble.FlushInfo) {
+			if info.Err == nil {
+				x.failing.Store(nil)
+			}
+			flushed = info.Err
+			x.wake()
+		},
+		// Called right after FlushEnd, with its error, or for a compaction, which is in nobody's way. FlushEnd alone
+		// gives an error for memtables that were empty, too.
 		BackgroundError: func(err error) {
 			log.Error("cannot write the chunk index yet", "error", err)
-			select {
-			case x.failed <- err:
-			default:
+			if err == flushed {
+				x.failing.Store(&err)
+				x.wake()
 			}
 		},
 	}
@@ -277,8 +297,11 @@ func (c *change) uncount(id chunk.ID) error {
 	return nil
 }
 
-// commit applies the change.
+// commit applies the change. It fails while the disk is full.
 func (c *change) commit() error {
+	if err := c.x.room(); err != nil {
+		return errors.Join(err, c.abort())
+	}
 	if err := c.b.Set(metaKey, c.meta.encode(), nil); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
@@ -292,23 +315,64 @@ func (c *change) commit() error {
 // abort drops the change.
 func (c *change) abort() error { return c.b.Close() }
 
-// flush makes every committed change durable. After a failure that happens by itself once it can.
-func (x *index) flush() error {
+// wake has those look who wait for pebble's next try to write its memtables.
+func (x *index) wake() {
 	select {
-	case <-x.failed: // an earlier one
+	case x.tried <- struct{}{}:
 	default:
 	}
-	flushed, err := x.db.AsyncFlush()
-	if err == nil {
-		select {
-		case <-flushed:
-		case err = <-x.failed:
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("flush index: %w", err)
+}
+
+// failure returns why nothing can be written for the moment, or nil.
+func (x *index) failure() error {
+	if err := x.failing.Load(); err != nil {
+		return fmt.Errorf("write index: %w", *err)
 	}
 	return nil
+}
+
+// room waits until there is room in the memtables, or fails if they cannot be written.
+func (x *index) room() error {
+	for {
+		if err := x.failure(); err != nil {
+			return err
+		}
+		if x.db.Metrics().MemTable.Size < maxMemTables {
+			return nil
+		}
+		<-x.tried
+	}
+}
+
+// beginFlush has everything written that was committed. The channel is closed when it is durable, which
+// after a failure happens by itself once it can.
+func (x *index) beginFlush() (<-chan struct{}, error) {
+	if err := x.room(); err != nil {
+		return nil, err
+	}
+	flushed, err := x.db.AsyncFlush()
+	if err != nil {
+		return nil, fmt.Errorf("flush index: %w", err)
+	}
+	return flushed, nil
+}
+
+// flush makes every committed change durable.
+func (x *index) flush() error {
+	flushed, err := x.beginFlush()
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-flushed:
+			return nil
+		case <-x.tried:
+		}
+		if err := x.failure(); err != nil {
+			return err
+		}
+	}
 }
 
 // scan calls fn for every entry in order of ID, from after on, until it

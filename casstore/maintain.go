@@ -198,7 +198,7 @@ func (s *Store) mendRecord(e placed, sealed []byte, salts map[uint32]*salt, rep 
 }
 
 // mendFront enters the front of a chunk whose hashes are right, if the index has another one or none: that of a version which did not
-// enter it.
+// enter it. It waits for another scrub while the index cannot be written.
 func (s *Store) mendFront(e placed, hashes, sealed []byte) error {
 	if !e.l.grouped {
 		return nil
@@ -210,7 +210,7 @@ func (s *Store) mendFront(e placed, hashes, sealed []byte) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if bytes.Equal(has, want) || !s.liesAt(e.id, e.l) {
+	if bytes.Equal(has, want) || !s.liesAt(e.id, e.l) || s.idx.failure() != nil {
 		return nil
 	}
 	c := s.idx.begin()

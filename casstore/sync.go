@@ -110,6 +110,9 @@ func (s *Store) commitRecent(upto Position) error {
 	if upto.Compare(s.idx.meta.cursor) <= 0 {
 		return nil
 	}
+	if err := s.idx.failure(); err != nil { // before much is read for it
+		return err
+	}
 	entered, again := s.recentBefore(upto)
 	c := s.idx.begin()
 	c.meta.cursor = upto
@@ -140,10 +143,8 @@ func (s *Store) commitRecent(upto Position) error {
 		return nil
 	}
 	s.unflushed = 0
-	if _, err := s.idx.db.AsyncFlush(); err != nil {
-		return fmt.Errorf("flush index: %w", err)
-	}
-	return nil
+	_, err := s.idx.beginFlush()
+	return err
 }
 
 // recentBefore returns the chunks before upto that are not yet in the index, and which chunks may be there in
@@ -181,6 +182,9 @@ func (s *Store) drop(ids []chunk.ID, only *loc) error {
 	defer s.commitMu.Unlock()
 	if s.isClosed() {
 		return ErrClosed
+	}
+	if err := s.idx.room(); err != nil { // before anything is forgotten
+		return err
 	}
 	c := s.idx.begin()
 	dropped := map[chunk.ID]bool{}
