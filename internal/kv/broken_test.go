@@ -118,3 +118,37 @@ func TestOpenOnFullDisk(t *testing.T) {
 		}
 	}
 }
+
+// TestDiskUsageWhileManifestFails: whoever asks for it while the manifest is being written does not wait for ever if that fails.
+func TestDiskUsageWhileManifestFails(t *testing.T) {
+	writing, fail := make(chan struct{}), make(chan struct{})
+	var armed atomic.Bool
+	disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() != errorfs.OpIsWrite || !strings.Contains(op.Path, "MANIFEST") || !armed.CompareAndSwap(true, false) {
+			return nil
+		}
+		close(writing)
+		<-fail
+		return syscall.EIO
+	}))
+	db := openPebble(t, disk)
+	putAll(t, db, "a")
+	armed.Store(true)
+	flushed, usage := make(chan error, 1), make(chan error, 1)
+	go func() { flushed <- db.Flush() }()
+	if err := within(t, "the flush before the manifest", func() error { <-writing; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	go func() { db.DiskUsage(); usage <- nil }()
+	select {
+	case <-usage:
+		t.Fatal("DiskUsage does not wait for the manifest")
+	case <-time.After(100 * time.Millisecond): // it waits
+	}
+	close(fail)
+	if err := within(t, "Flush", func() error { return <-flushed }); !errors.Is(err, syscall.EIO) {
+		t.Errorf("Flush: %v", err)
+	}
+	_ = within(t, "DiskUsage", func() error { return <-usage })
+	_ = within(t, "Close", db.Close)
+}

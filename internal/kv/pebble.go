@@ -246,7 +246,15 @@ func (p *Pebble) DiskUsage() uint64 {
 	if p.stuck.get() != nil {
 		return 0
 	}
-	return p.db.Metrics().DiskSpaceUsage()
+	var bytes uint64
+	err := p.stuck.await(func() error { // which waits for a manifest that is being written
+		bytes = p.db.Metrics().DiskSpaceUsage()
+		return nil
+	})
+	if err != nil {
+		return 0
+	}
+	return bytes
 }
 
 // Close flushes nothing but the log, and closes the database. It is called once. After a write that failed
