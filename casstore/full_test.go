@@ -3,10 +3,12 @@ package casstore
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -97,4 +99,22 @@ func commitFronts(x *index, n int) error {
 		}
 	}
 	return nil
+}
+
+// TestFailedWritePauses: pebble tries what failed again without a pause, so whatever fails waits: in here, or as a full disk.
+func TestFailedWritePauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for err, want := range map[error]time.Duration{
+			nil: 0, os.ErrNotExist: 0, syscall.ENOSPC: 0, syscall.EDQUOT: 0, syscall.EIO: failPause, syscall.EMFILE: failPause,
+		} {
+			begun := time.Now()
+			got := paused(err)
+			if took := time.Since(begun); took != want {
+				t.Errorf("%v waits %v, want %v", err, took, want)
+			}
+			if full := errors.Is(got, syscall.ENOSPC); full != (err == syscall.ENOSPC || err == syscall.EDQUOT) || (got == nil) != (err == nil) {
+				t.Errorf("%v comes as %v", err, got)
+			}
+		}
+	})
 }

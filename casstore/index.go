@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -15,6 +16,7 @@ import (
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/hashtree"
 	"github.com/foreverfs/forever/internal/readaround"
+	"github.com/foreverfs/forever/internal/writefs"
 )
 
 // loc is where a chunk's record lies.
@@ -136,8 +138,17 @@ type index struct {
 	tried chan struct{}
 }
 
-// fullPause is how long a write to a full disk waits, since pebble does not.
-const fullPause = time.Second
+// failPause is how long a write waits that failed, on a full disk or else, since pebble tries again at once.
+const failPause = time.Second
+
+// paused is what becomes of a write of the index. What finds no room waits in vfs.OnDiskFull, and is tried once more.
+func paused(err error) error {
+	err = writefs.NoSpace(err)
+	if writefs.Failed(err) && !errors.Is(err, syscall.ENOSPC) {
+		time.Sleep(failPause)
+	}
+	return err
+}
 
 const (
 	memTableSize = 2 << 20
@@ -149,7 +160,7 @@ const (
 func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 	x := &index{tried: make(chan struct{}, 1)}
 	opts := &pebble.Options{
-		FS:                 readaround.FS{FS: vfs.OnDiskFull(fs, func() { time.Sleep(fullPause) })},
+		FS:                 readaround.FS{FS: vfs.OnDiskFull(writefs.FS{FS: fs, Result: paused}, func() { time.Sleep(failPause) })},
 		DisableWAL:         true,
 		FormatMajorVersion: pebble.FormatNewest,
 		Logger:             indexLogger{log},

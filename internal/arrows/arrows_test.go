@@ -26,13 +26,13 @@ var shared = []string{"internal/kv", "internal/fail"}
 var arrows = map[string][]string{
 	"chunk":               {},
 	"cipher":              {"chunk"},
-	"casstore":            {"chunk", "internal/hashtree", "internal/readaround"},
+	"casstore":            {"chunk", "internal/hashtree", "internal/readaround", "internal/writefs"},
 	"namespace":           {"chunk", "namespace"},
 	"transport":           {"transport"},
 	"replica":             {"chunk", "transport", "replica", "internal/lease", "internal/lock"},
 	"volume":              {"chunk", "namespace"},
 	"fusefs":              {"volume", "namespace"},
-	"internal/kv":         {},
+	"internal/kv":         {"internal/writefs"},
 	"internal/fail":       {},
 	"internal/hashtree":   {},
 	"internal/lease":      {},
@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"internal/lan":        {},
 	"internal/readaround": {},
 	"internal/sealedfs":   {},
+	"internal/writefs":    {},
 	"internal/control":    {},
 	"internal/arrows":     {},
 	"internal/demo":       {},
@@ -47,7 +48,7 @@ var arrows = map[string][]string{
 	"internal/bench":      {},
 	"internal/node": {
 		"chunk", "cipher", "casstore", "namespace", "transport", "replica", "volume", "fusefs",
-		"internal/control", "internal/lan", "internal/lease", "internal/lock", "internal/readaround", "internal/sealedfs",
+		"internal/control", "internal/lan", "internal/lease", "internal/lock", "internal/readaround", "internal/sealedfs", "internal/writefs",
 	},
 	"cmd/fsmount": {"internal/node", "internal/control"},
 }

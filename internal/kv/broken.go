@@ -1,13 +1,12 @@
 package kv
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/foreverfs/forever/internal/writefs"
 )
 
 // Pebble ends the process when it cannot write its log or its manifest, be it for a full disk, and when it cannot
@@ -64,88 +63,12 @@ func (p *Pebble) Err() error { return p.broken.get() }
 
 // failed breaks the state for an error of its disk, and returns only if there is none, or while it is being opened.
 func (p *Pebble) failed(err error) error {
-	if err == nil || !p.opened.Load() || errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrExist) {
+	if !p.opened.Load() || !writefs.Failed(err) {
 		return err
 	}
 	_ = p.broken.set(err)
 	_ = p.stuck.set(err)
 	select {}
-}
-
-// watchedFS is the file system of a state: a write that fails breaks the state.
-type watchedFS struct {
-	vfs.FS
-	p *Pebble
-}
-
-var _ vfs.FS = watchedFS{}
-
-// Unwrap returns the file system underneath.
-func (w watchedFS) Unwrap() vfs.FS { return w.FS }
-
-func (w watchedFS) watch(f vfs.File, err error) (vfs.File, error) {
-	if err := w.p.failed(err); err != nil {
-		return nil, err
-	}
-	return watchedFile{f, w.p}, nil
-}
-
-// Create implements vfs.FS.
-func (w watchedFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return w.watch(w.FS.Create(name, category))
-}
-
-// OpenReadWrite implements vfs.FS.
-func (w watchedFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return w.watch(w.FS.OpenReadWrite(name, category, opts...))
-}
-
-// ReuseForWrite implements vfs.FS.
-func (w watchedFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return w.watch(w.FS.ReuseForWrite(oldname, newname, category))
-}
-
-// OpenDir implements vfs.FS.
-func (w watchedFS) OpenDir(name string) (vfs.File, error) { return w.watch(w.FS.OpenDir(name)) }
-
-// Link implements vfs.FS.
-func (w watchedFS) Link(oldname, newname string) error {
-	return w.p.failed(w.FS.Link(oldname, newname))
-}
-
-// Rename implements vfs.FS.
-func (w watchedFS) Rename(oldname, newname string) error {
-	return w.p.failed(w.FS.Rename(oldname, newname))
-}
-
-// watchedFile is a file of a watchedFS that is written.
-type watchedFile struct {
-	vfs.File
-	p *Pebble
-}
-
-// Write implements vfs.File.
-func (f watchedFile) Write(b []byte) (int, error) {
-	n, err := f.File.Write(b)
-	return n, f.p.failed(err)
-}
-
-// WriteAt implements vfs.File.
-func (f watchedFile) WriteAt(b []byte, off int64) (int, error) {
-	n, err := f.File.WriteAt(b, off)
-	return n, f.p.failed(err)
-}
-
-// Sync implements vfs.File.
-func (f watchedFile) Sync() error { return f.p.failed(f.File.Sync()) }
-
-// SyncData implements vfs.File.
-func (f watchedFile) SyncData() error { return f.p.failed(f.File.SyncData()) }
-
-// SyncTo implements vfs.File.
-func (f watchedFile) SyncTo(length int64) (bool, error) {
-	all, err := f.File.SyncTo(length)
-	return all, f.p.failed(err)
 }
 
 // watchedLogger passes pebble's messages on, and has it break the state instead of ending the process.

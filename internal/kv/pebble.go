@@ -10,6 +10,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/foreverfs/forever/internal/writefs"
 )
 
 // PebbleConfig says where and how a Pebble keeps its state.
@@ -77,7 +79,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	}
 	log := watchedLogger{cfg.Logger, p}
 	opts := &pebble.Options{
-		FS:                    watchedFS{cfg.FS, p},
+		FS:                    writefs.FS{FS: cfg.FS, Result: p.failed},
 		CacheSize:             28 << 20,
 		MemTableSize:          16 << 20,
 		DisableWAL:            cfg.DisableWAL,

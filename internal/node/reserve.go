@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/internal/readaround"
+	"github.com/foreverfs/forever/internal/writefs"
 )
 
 // Programs are told ENOSPC while there is still room for what the node has acknowledged, but another program may take that
@@ -31,9 +32,10 @@ const (
 	fullPause = 100 * time.Millisecond
 )
 
-// stateDisk returns the file system of the state: a write that finds no room is done in place of the reserve.
-func stateDisk(d *dataDir) vfs.FS {
-	return readaround.FS{FS: vfs.OnDiskFull(vfs.Default, func() {
+// stateDisk returns the file system of the state, on another: a write that finds no room, on the disk or in its user's quota, is done in
+// place of the reserve.
+func stateDisk(d *dataDir, fs vfs.FS) vfs.FS {
+	return readaround.FS{FS: vfs.OnDiskFull(writefs.FS{FS: fs, Result: writefs.NoSpace}, func() {
 		if os.Remove(d.join(reserveName)) != nil {
 			time.Sleep(fullPause)
 		}
@@ -71,7 +73,7 @@ func (n *Node) takeReserve() error {
 	}
 	defer f.Close()
 	err = unix.Fallocate(int(f.Fd()), 0, 0, size)
-	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		err = nil // there is none, then
 	}
 	if info, serr := f.Stat(); serr != nil || info.Size() < size {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/kv"
@@ -191,7 +193,7 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 
 // openState opens the state; a member's is sealed under its disk key.
 func openState(d *dataDir, k keys, role string) (*kv.Pebble, error) {
-	fs := stateDisk(d)
+	fs := stateDisk(d, vfs.Default)
 	if role == RoleMember {
 		fs = sealedfs.New(fs, k.disk)
 	}
