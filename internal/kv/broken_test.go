@@ -152,3 +152,28 @@ func TestDiskUsageWhileManifestFails(t *testing.T) {
 	_ = within(t, "DiskUsage", func() error { return <-usage })
 	_ = within(t, "Close", db.Close)
 }
+
+// TestNoDescriptors: a state that finds no descriptor for a moment is not broken by that.
+func TestNoDescriptors(t *testing.T) {
+	for _, short := range []error{syscall.EMFILE, syscall.ENFILE} {
+		var left atomic.Int32
+		disk := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") && left.Add(-1) >= 0 {
+				return short
+			}
+			return nil
+		}))
+		db := openPebble(t, disk)
+		putAll(t, db, "a")
+		left.Store(2)
+		if err := within(t, "Flush", db.Flush); err != nil {
+			t.Errorf("Flush: %v", err)
+		}
+		if left.Load() >= 0 {
+			t.Error("no descriptor was short")
+		}
+		if err := within(t, "Close", db.Close); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+}

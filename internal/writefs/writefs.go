@@ -6,12 +6,13 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // FS is a file system that passes what creating, writing, flushing and renaming files gives through Result. Removals, and
-// the making of directories, are as they are without.
+// the making of directories, are as they are without. Files that find no descriptor are tried for a while first.
 type FS struct {
 	vfs.FS
 	// Result is given the error of each, which is mostly nil, and returns what the caller gets. It may take its time.
@@ -36,7 +37,18 @@ func Failed(err error) bool {
 // Unwrap returns the file system underneath.
 func (w FS) Unwrap() vfs.FS { return w.FS }
 
-func (w FS) opened(f vfs.File, err error) (vfs.File, error) {
+// Files that cannot be opened for want of descriptors are tried again: those are short for a moment only.
+const (
+	openTries = 30
+	openPause = 100 * time.Millisecond
+)
+
+func (w FS) open(fn func() (vfs.File, error)) (vfs.File, error) {
+	f, err := fn()
+	for n := 1; n < openTries && (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)); n++ {
+		time.Sleep(openPause)
+		f, err = fn()
+	}
 	if err := w.Result(err); err != nil {
 		return nil, err
 	}
@@ -45,21 +57,23 @@ func (w FS) opened(f vfs.File, err error) (vfs.File, error) {
 
 // Create implements vfs.FS.
 func (w FS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return w.opened(w.FS.Create(name, category))
+	return w.open(func() (vfs.File, error) { return w.FS.Create(name, category) })
 }
 
 // OpenReadWrite implements vfs.FS.
 func (w FS) OpenReadWrite(name string, category vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return w.opened(w.FS.OpenReadWrite(name, category, opts...))
+	return w.open(func() (vfs.File, error) { return w.FS.OpenReadWrite(name, category, opts...) })
 }
 
 // ReuseForWrite implements vfs.FS.
 func (w FS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	return w.opened(w.FS.ReuseForWrite(oldname, newname, category))
+	return w.open(func() (vfs.File, error) { return w.FS.ReuseForWrite(oldname, newname, category) })
 }
 
 // OpenDir implements vfs.FS.
-func (w FS) OpenDir(name string) (vfs.File, error) { return w.opened(w.FS.OpenDir(name)) }
+func (w FS) OpenDir(name string) (vfs.File, error) {
+	return w.open(func() (vfs.File, error) { return w.FS.OpenDir(name) })
+}
 
 // Link implements vfs.FS.
 func (w FS) Link(oldname, newname string) error { return w.Result(w.FS.Link(oldname, newname)) }
