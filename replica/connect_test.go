@@ -121,3 +121,20 @@ func TestListenTwice(t *testing.T) {
 		t.Fatal("two at one address")
 	}
 }
+
+// TestLastProposed: what devices add to the control log by themselves is nothing that others have to hear of before this one ends.
+func TestLastProposed(t *testing.T) {
+	a := tcpNode(t, "a").found().start()
+	if err := a.OpenEpoch(EpochID{7}, []Wrap{{EpochID{7}, a.id(), []byte("own")}}); err != nil {
+		t.Fatal(err)
+	}
+	if at := a.LastProposed(); !at.IsZero() {
+		t.Errorf("an epoch was asked for at %v", at)
+	}
+	if err := a.SetPolicy(map[string]string{"replicas": "2"}); err != nil {
+		t.Fatal(err)
+	}
+	if a.LastProposed().IsZero() {
+		t.Error("settings were not asked for")
+	}
+}

@@ -31,10 +31,22 @@ func (r *Replica) proposeLocked(p *replicapb.ControlEntry, also func(kv.Tx) erro
 	if err := r.cfg.KV.Sync(); err != nil {
 		return fmt.Errorf("flush control log: %w", err)
 	}
-	r.mu.Lock()
-	r.proposed = time.Now()
-	r.mu.Unlock()
+	if asked(p) {
+		r.mu.Lock()
+		r.proposed = time.Now()
+		r.mu.Unlock()
+	}
 	return nil
+}
+
+// asked reports whether an entry is of a kind that somebody asked for. Devices make the others by themselves.
+func asked(p *replicapb.ControlEntry) bool {
+	switch p.What.(type) {
+	case *replicapb.ControlEntry_Admit, *replicapb.ControlEntry_Rename, *replicapb.ControlEntry_Policy, *replicapb.ControlEntry_Revoke,
+		*replicapb.ControlEntry_Recovery:
+		return true
+	}
+	return false
 }
 
 // draft signs an entry on top of all that is known.

@@ -56,7 +56,7 @@ type Replica struct {
 	ackWake     chan struct{}
 	dialWake    chan struct{}
 	settleWake  chan struct{}
-	proposed    time.Time // when this device added to the control log last
+	proposed    time.Time // when this device last added to the control log what somebody had asked for
 	closing     context.Context
 	close       context.CancelFunc
 	wg          sync.WaitGroup

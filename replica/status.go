@@ -189,7 +189,7 @@ func (r *Replica) Wait(ctx context.Context, n int, fn func(Progress)) error {
 // have taken it.
 const toldGrace = 250 * time.Millisecond
 
-// LastProposed returns when this device added to the control log last; zero: not since Open.
+// LastProposed returns when this device last added to the control log what somebody had asked for; zero: not since Open.
 func (r *Replica) LastProposed() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
