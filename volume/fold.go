@@ -274,8 +274,8 @@ func (v *Volume) sealMost(ctx context.Context, in *inode) error {
 }
 
 // orphan reports whether the file has no name left, and will not get one back for what was written to it. Its
-// content then stays in memory and in the store until the last handle closes; ErrStale if that is not what the program
-// asked for, which has it open. in.fold is held.
+// content then stays in memory and in the store until the last handle closes, but not in the journal: after a crash it would give the
+// file a name back that others had removed. ErrStale if that is not what the program asked for, which has it open. in.fold is held.
 func (v *Volume) orphan(in *inode) (bool, error) {
 	v.treeMu.RLock()
 	n, err := v.cfg.Tree.Node(in.id)
@@ -297,7 +297,7 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 	case open && swept:
 		return true, ErrStale
 	case open:
-		return true, nil
+		return true, v.unjournal(in)
 	case swept:
 		v.log.Warn("what was written to a conflict file is dropped: another device has removed that file", "inode", in.ino)
 	}
@@ -309,6 +309,22 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 		return true, nil
 	}
 	return true, v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, in.id) })
+}
+
+// unjournal takes what the journal holds of a file out of it. What is written to the file from then on enters the tree, if at all, with all that was
+// written before. in.fold is held.
+func (v *Volume) unjournal(in *inode) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.journals {
+		return nil
+	}
+	if err := v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, in.id) }); err != nil {
+		return err
+	}
+	in.journals, in.rebased, in.savedGen = false, true, 0
+	in.recorded.Store(0)
+	return nil
 }
 
 // discard forgets what was written to a file that is gone; in.mu is held.

@@ -586,6 +586,49 @@ func TestRemovedHereStaysRemoved(t *testing.T) {
 	wantNames(t, map[string]string{}, a, b)
 }
 
+// TestRemovedJournalledStaysRemoved: what was journalled of a file brings none of its names back after a crash, if this device removed
+// the last and another had removed one.
+func TestRemovedJournalledStaysRemoved(t *testing.T) {
+	a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+	a.write(a.create("f"), "base", 0)
+	a.link("f", "g")
+	exchange(a, b)
+	must(t, b.Unlink(ctx, RootIno, "g"))
+	b.sync()
+	give(b, a)
+	h := a.open("f", syscall.O_RDWR)
+	a.write(h, "more", 0)
+	must(t, h.Fsync(ctx))
+	must(t, a.Unlink(ctx, RootIno, "f"))
+	if got := a.read(h); got != "more" {
+		t.Errorf("the open handle reads %q", got)
+	}
+	must(t, h.Fsync(ctx))
+	a = a.crash()
+	exchange(a, b)
+	wantNames(t, map[string]string{}, a, b)
+}
+
+// TestNamedAgainAfterUnjournalled: a file that was journalled, removed here and named again by another device that had changed it keeps what
+// was written to it here, and a crash loses nothing of that once it was flushed.
+func TestNamedAgainAfterUnjournalled(t *testing.T) {
+	a, b := newRig(t, 1, smallBlocks), newRig(t, 2, smallBlocks)
+	a.write(a.create("f"), "base", 0)
+	exchange(a, b)
+	h := a.open("f", syscall.O_RDWR)
+	a.write(h, "more", 0)
+	must(t, h.Fsync(ctx))
+	must(t, a.Unlink(ctx, RootIno, "f"))
+	b.link("f", "g")
+	b.sync()
+	give(b, a)
+	a.write(h, "!", 4)
+	must(t, h.Fsync(ctx))
+	a = a.crash()
+	exchange(a, b)
+	wantNames(t, map[string]string{"g": "more!"}, a, b)
+}
+
 // TestWriteAfterRemoteDeleteRevivesNothing writes to a file that is open here and known to be deleted elsewhere.
 func TestWriteAfterRemoteDeleteRevivesNothing(t *testing.T) {
 	a, b := newRig(t, 1, nil), newRig(t, 2, nil)
