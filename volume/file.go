@@ -91,7 +91,7 @@ func (v *Volume) below(in *inode, index int64) piece {
 
 // isWhole reports whether a piece is all of a file that is one block of base.
 func (pc *piece) isWhole(base chunk.Version) bool {
-	return pc.index == 0 && int64(len(pc.dst)) == pc.limit && pc.id.IsZero() && base.Height == 0 && !base.Root.IsZero()
+	return pc.index == 0 && pc.off == 0 && int64(len(pc.dst)) == pc.limit && pc.id.IsZero() && base.Height == 0 && !base.Root.IsZero()
 }
 
 // fill reads one piece.

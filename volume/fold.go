@@ -520,8 +520,11 @@ func (v *Volume) commitReady(in *inode) error {
 		v.settled(in)
 		return nil
 	}
+	bs := v.blockSize(in)
 	for index, id := range c.sealed {
-		if in.sealed[index] == id {
+		// A block that was cut meanwhile and written anew with what it had is the same chunk, but base's counts no more.
+		counts := in.cut == c.version.Size || (index+1)*bs <= in.cut
+		if in.sealed[index] == id && counts {
 			delete(in.sealed, index)
 		}
 	}

@@ -675,3 +675,49 @@ func TestTruncatingOnAFullDisk(t *testing.T) {
 		t.Errorf("truncate: %v", err)
 	}
 }
+
+// TestReadAcrossTheEndOfACut: what a read gives does not depend on how it lies to the end of what is left of a file of one block.
+func TestReadAcrossTheEndOfACut(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	h := r.create("f")
+	const page = 4096
+	text := strings.Repeat("a", page) + strings.Repeat("b", page) + strings.Repeat("c", page) + strings.Repeat("d", page)
+	r.write(h, text, 0)
+	r.sync()
+	must(t, h.Truncate(ctx, 3*page))
+	r.write(h, "end", 5*page)
+	text = text[:3*page] + strings.Repeat("\x00", page)
+	for off := range 4 {
+		got := make([]byte, (4-off)*page)
+		if n, err := h.Read(ctx, got, int64(off*page)); err != nil || n != len(got) {
+			t.Fatalf("read %d bytes: %v", n, err)
+		}
+		if want := text[off*page:]; string(got) != want {
+			t.Errorf("page %d begins with %q, want %q", off, got[0], want[0])
+		}
+	}
+}
+
+// TestSameContentAgain: a file that is cut and written anew with what it had, before that has entered the tree, keeps it.
+func TestSameContentAgain(t *testing.T) {
+	for _, cut := range []int64{0, 5000, 20_000} {
+		r := newRig(t, 1, smallBlocks)
+		h := r.create("f")
+		text := strings.Repeat("x", 3<<14)
+		r.write(h, text, 0)
+		h.in.fold.Lock()
+		must(t, r.prepare(ctx, h.in))
+		must(t, h.Truncate(ctx, cut))
+		r.write(h, text[cut:], cut)
+		must(t, r.sealDirty(ctx, h.in))
+		must(t, r.commitReady(h.in))
+		h.in.fold.Unlock()
+		if got := r.read(h); got != text {
+			t.Errorf("cut to %d: another content", cut)
+		}
+		r.sync()
+		if got := r.read(h); got != text {
+			t.Errorf("cut to %d: another content in the tree", cut)
+		}
+	}
+}
