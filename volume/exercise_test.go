@@ -40,17 +40,16 @@ type exerciser struct {
 	h     *Handle
 	rnd   *rand.Rand
 	want  []byte
+	max   int // the greatest size of the file
 	steps []string
 }
-
-const exerciseMax = 12 << 14
 
 func newExerciser(t *testing.T, seed int64) *exerciser {
 	r := newRig(t, 1, func(c *Config) {
 		smallBlocks(c)
 		c.PublishInterval, c.FlushInterval = time.Millisecond, time.Millisecond
 	})
-	return &exerciser{t: t, r: r, h: r.create("f"), rnd: rand.New(rand.NewPCG(uint64(seed), 0))}
+	return &exerciser{t: t, r: r, h: r.create("f"), rnd: rand.New(rand.NewPCG(uint64(seed), 0)), max: []int{2 << 14, 12 << 14}[seed&1]}
 }
 
 func (e *exerciser) run(length time.Duration) {
@@ -87,12 +86,15 @@ func (e *exerciser) last(n int) string {
 	return b.String()
 }
 
-// span returns a place and a length below some size.
+// span returns a place and a length below some size, often whole pages or blocks.
 func (e *exerciser) span(size int) (off, n int) {
+	if e.rnd.IntN(2) == 0 {
+		size = min(size, 1<<14)
+	}
 	off = e.rnd.IntN(size)
 	n = 1 + e.rnd.IntN(min(size-off, 4<<14))
-	if e.rnd.IntN(2) == 0 {
-		off, n = off&^4095, (n+4095)&^4095
+	if unit := []int{1, 1 << 12, 1 << 14}[e.rnd.IntN(3)]; unit > 1 {
+		off, n = off&-unit, (n+unit-1)&-unit
 	}
 	return off, min(n, size-off)
 }
@@ -128,9 +130,15 @@ func (e *exerciser) step() error {
 }
 
 func (e *exerciser) write() error {
-	off, n := e.span(exerciseMax)
+	off, n := e.span(e.max)
 	e.note("write %#x to %#x", off, off+n)
-	data := bytes.Repeat([]byte{byte(1 + len(e.steps)%255)}, n)
+	data := make([]byte, n)
+	for i := range data { // content that comes again in the same place
+		data[i] = byte(1 + (off+i)>>12)
+	}
+	if e.rnd.IntN(2) == 0 {
+		data = bytes.Repeat([]byte{byte(1 + len(e.steps)%255)}, n)
+	}
 	e.grow(off + n)
 	copy(e.want[off:], data)
 	_, err := e.h.Write(ctx, data, int64(off))
@@ -138,7 +146,10 @@ func (e *exerciser) write() error {
 }
 
 func (e *exerciser) truncate() error {
-	size := e.rnd.IntN(exerciseMax)
+	size := e.rnd.IntN(e.max)
+	if e.rnd.IntN(2) == 0 {
+		size, _ = e.span(e.max)
+	}
 	e.note("truncate %#x to %#x", len(e.want), size)
 	e.grow(size)
 	e.want = e.want[:size:size]
@@ -146,7 +157,7 @@ func (e *exerciser) truncate() error {
 }
 
 func (e *exerciser) zero(keep bool) error {
-	off, n := e.span(exerciseMax)
+	off, n := e.span(e.max)
 	mode := uint32(unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE)
 	if !keep {
 		mode = unix.FALLOC_FL_ZERO_RANGE
@@ -164,7 +175,7 @@ func (e *exerciser) copy() error {
 		return nil
 	}
 	from, n := e.span(len(e.want))
-	to := e.rnd.IntN(exerciseMax - n + 1)
+	to := e.rnd.IntN(e.max - n + 1)
 	if e.rnd.IntN(2) == 0 {
 		to &^= 4095
 	}
