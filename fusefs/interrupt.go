@@ -139,11 +139,17 @@ func (s signals) asked() bool { return s.pending&requests&^(s.blocked|s.ignored)
 
 // readSignals looks up the signals of a thread.
 func readSignals(thread uint32) (signals, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	status, err := readProc(thread, "status")
 	if err != nil {
 		return signals{}, err
 	}
-	return parseSignals(string(status)), nil
+	return parseSignals(status), nil
+}
+
+// readProc reads a file of /proc about a thread.
+func readProc(thread uint32, file string) (string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", thread, file))
+	return string(b), err
 }
 
 // parseSignals reads what it needs of /proc/PID/status; see proc_pid_status(5).

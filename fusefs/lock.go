@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -135,6 +134,5 @@ func (s *Server) waitsAsProcess(thread uint32) (process, asleep bool) {
 
 // readSystemCall returns what a thread is waiting in; see proc_pid_syscall(5). It takes the right to trace it.
 func readSystemCall(thread uint32) (string, error) {
-	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", thread))
-	return string(line), err
+	return readProc(thread, "syscall")
 }

@@ -3,9 +3,7 @@ package fusefs
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -173,8 +171,8 @@ func (c *call) inGroup(gid uint32) bool {
 	if c.hdr.Gid == gid {
 		return true
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.hdr.Pid))
-	return err == nil && hasGroup(string(status), gid)
+	status, err := readProc(c.hdr.Pid, "status")
+	return err == nil && hasGroup(status, gid)
 }
 
 // hasGroup reports whether a group is one of the supplementary groups in a /proc/PID/status; see proc_pid_status(5).

@@ -3,6 +3,7 @@ package namespace
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -10,7 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/foreverfs/forever/chunk"
+	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -111,6 +115,27 @@ func TestGolden(t *testing.T) {
 	r.merge(AuthorID{0: 1, 15: 1}, 1, readGolden(t, "testdata/batch-v1-a.hex"))
 	r.merge(AuthorID{0: 1, 15: 2}, 1, readGolden(t, "testdata/batch-v1-b.hex"))
 	r.wantTree("f.txt/", "f.txt/dev", "f.txt/g")
+}
+
+// TestGoldenOfOlderProgram: a batch in which a content says only that all names come back is read as ever.
+func TestGoldenOfOlderProgram(t *testing.T) {
+	b, err := decodeBatch(AuthorID{0: 2, 15: 1}, 1, readGolden(t, "testdata/batch-v1-c-revive.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	revives := 0
+	for _, raw := range b.ops {
+		var op pb.Op
+		if err := errors.Join(proto.Unmarshal(raw, &op), validateOp(&op)); err != nil {
+			t.Error(err)
+		}
+		if op.GetContent().GetRevive() {
+			revives++
+		}
+	}
+	if revives != 1 {
+		t.Errorf("%d of %d ops bring names back, want 1", revives, len(b.ops))
+	}
 }
 
 func readGolden(t testing.TB, path string) []byte {

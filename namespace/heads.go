@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
 	pb "github.com/foreverfs/forever/namespace/namespacepb"
 )
@@ -141,10 +142,7 @@ func (x *txn) forkHead(now int64, owner *node, op OpID, dir NodeID, name string)
 	h := owner.heads[i]
 	// Those that did not show besides it, as they equal it, must not show now.
 	alike := slices.DeleteFunc(owner.equalTo(op), func(b []byte) bool { return bytes.Equal(b, op.Append(nil)) })
-	c := &pb.Content{Node: owner.id[:], Size: uint64(h.Size), BlockLog: uint32(h.BlockLog), Height: uint32(h.Height), Holes: uint64(h.Holes), Inline: h.Inline, Mtime: h.Mtime}
-	if !h.Root.IsZero() {
-		c.Root = h.Root[:]
-	}
+	c := contentOp(owner.id, &h.Version, h.Mtime)
 	all, err := x.xattrsOf(owner.id)
 	if err != nil {
 		return err
@@ -357,12 +355,17 @@ func (x *txn) applyDemote(id OpID, d *pb.Demote) error {
 }
 
 func contentOf(id OpID, now int64, c *pb.Content) Content {
-	out := Content{ID: id, Mtime: c.Mtime, Time: now}
-	out.Size, out.BlockLog, out.Height, out.Holes = int64(c.Size), uint8(c.BlockLog), uint8(c.Height), int64(c.Holes)
+	out := Content{ID: id, Mtime: c.Mtime, Time: now, Version: versionOf(c)}
 	// The inline bytes are copied: the record outlives the op.
 	out.Inline = slices.Clone(c.Inline)
-	copy(out.Root[:], c.Root)
 	return out
+}
+
+// versionOf returns what a content is, in which the inline bytes are the op's. It turns round what contentOp does.
+func versionOf(c *pb.Content) chunk.Version {
+	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Holes: int64(c.Holes), Inline: c.Inline}
+	copy(v.Root[:], c.Root)
+	return v
 }
 
 // xattrsOf returns the extended attributes of a file.

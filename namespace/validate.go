@@ -162,15 +162,8 @@ func validContent(c *pb.Content) bool {
 	if !sized(16, c.Node) || !sized(opIDSize, c.Replaces...) || !sized(entryIDSize, c.Revives...) || c.Size > 1<<62 || c.BlockLog > 255 || c.Height > 255 || c.Holes > 1<<62 {
 		return false
 	}
-	v := chunk.Version{Size: int64(c.Size), BlockLog: uint8(c.BlockLog), Height: uint8(c.Height), Holes: int64(c.Holes), Inline: c.Inline}
-	switch len(c.Root) {
-	case 0:
-	case chunk.IDSize:
-		copy(v.Root[:], c.Root)
-		if v.Root.IsZero() {
-			return false
-		}
-	default:
+	v := versionOf(c)
+	if len(c.Root) > 0 && (len(c.Root) != chunk.IDSize || v.Root.IsZero()) {
 		return false
 	}
 	return checkVersion(&v) == nil

@@ -308,7 +308,7 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 	if !journals {
 		return true, nil
 	}
-	return true, v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, in.id) })
+	return true, v.clearJournal(in.id)
 }
 
 // unjournal takes what the journal holds of a file out of it. What is written to the file from then on enters the tree, if at all, with all that was
@@ -319,7 +319,7 @@ func (v *Volume) unjournal(in *inode) error {
 	if !in.journals {
 		return nil
 	}
-	if err := v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, in.id) }); err != nil {
+	if err := v.clearJournal(in.id); err != nil {
 		return err
 	}
 	in.journals, in.rebased, in.savedGen = false, true, 0

@@ -67,6 +67,11 @@ func clearRecords(tx kv.Tx, node namespace.NodeID) error {
 	return nil
 }
 
+// clearJournal removes the records of a file in an update of its own.
+func (v *Volume) clearJournal(node namespace.NodeID) error {
+	return v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, node) })
+}
+
 func (r record) encode() []byte {
 	n := journalBase + len(r.base.Inline) + holesSize + journalFile
 	for _, e := range r.extents {
@@ -415,7 +420,7 @@ func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *b
 		}
 	}
 	if gone {
-		return v.cfg.State.Update(func(tx kv.Tx) error { return clearRecords(tx, node) })
+		return v.clearJournal(node)
 	}
 	if err != nil {
 		return fmt.Errorf("find the file of a journal record: %w", err)

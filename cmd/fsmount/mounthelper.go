@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,7 +155,7 @@ func (c *helperCall) option(text string) error {
 		c.flags = append(c.flags, "--mount-option="+strings.TrimPrefix(name, "allow_"))
 	case name == "dev", name == "suid":
 		// mount(8) passes them to no helper, as it takes them for the rule, and /sbin/mount.fuse passes them always: they say nothing.
-	case !valued && slices.Contains(kernelOptions, name):
+	case !valued && isKernelOption(name):
 		c.flags = append(c.flags, "--mount-option="+name)
 	case isNoise(name):
 	case isHelperFlag(name, valued):
@@ -186,9 +187,20 @@ func isHelperFlag(option string, valued bool) bool {
 	return f != nil && !f.Hidden && (valued || f.NoOptDefVal != "")
 }
 
-// kernelOptions are what the kernel does for every mount; fusermount3 takes them.
-var kernelOptions = []string{
-	"dev", "nodev", "suid", "nosuid", "exec", "noexec", "async", "sync", "dirsync", "atime", "noatime",
+// kernelOptions are what the kernel does for every mount, with the flags of mount(2) that they set and clear; fusermount3 takes them
+// by their names.
+var kernelOptions = map[string]struct{ set, clear uintptr }{
+	"nodev": {set: unix.MS_NODEV}, "dev": {clear: unix.MS_NODEV},
+	"nosuid": {set: unix.MS_NOSUID}, "suid": {clear: unix.MS_NOSUID},
+	"noexec": {set: unix.MS_NOEXEC}, "exec": {clear: unix.MS_NOEXEC},
+	"noatime": {set: unix.MS_NOATIME}, "atime": {clear: unix.MS_NOATIME},
+	"sync": {set: unix.MS_SYNCHRONOUS}, "async": {clear: unix.MS_SYNCHRONOUS},
+	"dirsync": {set: unix.MS_DIRSYNC},
+}
+
+func isKernelOption(name string) bool {
+	_, is := kernelOptions[name]
+	return is
 }
 
 // noise are options that concern mount(8), systemd or nobody: what they ask for is
@@ -257,38 +269,16 @@ func (c *helperCall) changeFlags(point string) error {
 	}
 	flags := uintptr(unix.MS_REMOUNT | now.Flags&(unix.MS_NODEV|unix.MS_NOSUID))
 	for _, f := range c.flags {
-		set, clear := kernelFlag(f)
-		flags = flags&^clear | set
+		if f == "--read-only" {
+			flags |= unix.MS_RDONLY
+		}
+		o := kernelOptions[strings.TrimPrefix(f, "--mount-option=")]
+		flags = flags&^o.clear | o.set
 	}
 	if err := unix.Mount("", point, "", flags, ""); err != nil {
 		return &fail.Error{Kind: fail.Mountpoint, Op: "remount " + point, Err: err}
 	}
 	return nil
-}
-
-// kernelFlag returns the flags of mount(2) that a flag of fsmount sets and clears.
-func kernelFlag(flag string) (set, clear uintptr) {
-	switch strings.TrimPrefix(flag, "--mount-option=") {
-	case "--read-only":
-		return unix.MS_RDONLY, 0
-	case "nodev":
-		return unix.MS_NODEV, 0
-	case "nosuid":
-		return unix.MS_NOSUID, 0
-	case "dev":
-		return 0, unix.MS_NODEV
-	case "suid":
-		return 0, unix.MS_NOSUID
-	case "noexec":
-		return unix.MS_NOEXEC, 0
-	case "noatime":
-		return unix.MS_NOATIME, 0
-	case "sync":
-		return unix.MS_SYNCHRONOUS, 0
-	case "dirsync":
-		return unix.MS_DIRSYNC, 0
-	}
-	return 0, 0
 }
 
 // command returns the command line of fsmount that does it.
@@ -299,8 +289,8 @@ func (c *helperCall) command() []string {
 // check refuses options that the kernel does not have.
 func (o *mountOptions) check() error {
 	for _, name := range o.options {
-		if !slices.Contains(kernelOptions, name) {
-			return usageError(errors.New("--mount-option " + name + " is unknown: " + strings.Join(kernelOptions, ", ")))
+		if !isKernelOption(name) {
+			return usageError(errors.New("--mount-option " + name + " is unknown: " + strings.Join(slices.Sorted(maps.Keys(kernelOptions)), ", ")))
 		}
 	}
 	return nil

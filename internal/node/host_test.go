@@ -11,16 +11,23 @@ import (
 	"github.com/foreverfs/forever/internal/fail"
 )
 
-// TestVolumeInUseForTheMoment: a volume that a command has to itself is served as soon as that has ended.
-func TestVolumeInUseForTheMoment(t *testing.T) {
-	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
-	further := cfg
+// twoVolumes makes a data directory with a further volume in it.
+func twoVolumes(t *testing.T) (cfg, further Config) {
+	t.Helper()
+	cfg = testConfig(t, filepath.Join(t.TempDir(), "data"))
+	further = cfg
 	further.Dir = filepath.Join(cfg.Dir, volumesName, strings.Repeat("0a", 16))
 	for _, c := range []Config{cfg, further} {
 		if _, err := Create(t.Context(), c); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return cfg, further
+}
+
+// TestVolumeInUseForTheMoment: a volume that a command has to itself is served as soon as that has ended.
+func TestVolumeInUseForTheMoment(t *testing.T) {
+	cfg, further := twoVolumes(t)
 	command, err := lockDir(further.Dir)
 	if err != nil {
 		t.Fatal(err)
@@ -48,14 +55,7 @@ func TestVolumeInUseForTheMoment(t *testing.T) {
 
 // TestUnwritableStateEndsHost: a volume whose state could not be written ends the whole host, as its files stay locked in this process.
 func TestUnwritableStateEndsHost(t *testing.T) {
-	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
-	further := cfg
-	further.Dir = filepath.Join(cfg.Dir, volumesName, strings.Repeat("0a", 16))
-	for _, c := range []Config{cfg, further} {
-		if _, err := Create(t.Context(), c); err != nil {
-			t.Fatal(err)
-		}
-	}
+	cfg, further := twoVolumes(t)
 	h, err := OpenHost(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
