@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -293,11 +294,18 @@ func (n *testNode) found() *testNode {
 	return n
 }
 
+// start runs the node, which first catches up with what it stored before it stopped and did not see.
 func (n *testNode) start() *testNode {
 	n.t.Helper()
-	r, err := Open(n.config())
+	cfg := n.config()
+	r, err := Open(cfg)
 	if err != nil {
 		n.t.Fatal(err)
+	}
+	if n.starts > 0 && cfg.Deliver != nil {
+		if err := r.Replay(n.seen(), cfg.Deliver); err != nil {
+			n.t.Fatal(err)
+		}
 	}
 	n.Replica = r
 	n.starts++
@@ -346,6 +354,20 @@ func (n *testNode) write(text string) uint64 {
 		n.t.Fatal(err)
 	}
 	return seq
+}
+
+// seen returns how far each log was delivered; of its own a node has seen all.
+func (n *testNode) seen() map[AuthorID]uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := map[AuthorID]uint64{}
+	for _, e := range n.got {
+		out[e.Author] = e.Seq
+	}
+	for i := range n.starts {
+		out[AuthorOf(n.id(), [8]byte{i + 1})] = math.MaxUint64
+	}
+	return out
 }
 
 func (n *testNode) texts() []string {

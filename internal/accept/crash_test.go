@@ -56,9 +56,9 @@ func TestKilledUnderLoad(t *testing.T) {
 		_ = a.cmd.Process.Kill()
 		_ = b.cmd.Process.Kill()
 		close(stop)
+		wg.Wait() // while the dead mounts are there: nobody may write below them
 		a.kill()
 		b.kill()
-		wg.Wait()
 		a.start()
 		b.start()
 		for _, n := range []*node{a, b} {
