@@ -73,6 +73,7 @@ func (s *Store) write(r record, rec []byte, again bool) (added, crowded bool, er
 	s.end.Offset += uint64(len(rec))
 	crowded = len(s.recent) >= maxRecent
 	s.mu.Unlock()
+	s.writeback.appended(p.number, r.off+int64(len(rec)))
 	return true, crowded, nil
 }
 

@@ -12,7 +12,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
-	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/hashtree"
@@ -67,6 +66,8 @@ type Store struct {
 	idx   *index
 	space space
 
+	writeback writeback // of the pack that is appended to
+
 	markOnce sync.Once
 	rebuilt  bool // by Open
 
@@ -115,6 +116,7 @@ func Open(cfg Config) (_ *Store, err error) {
 	if s.packs, err = listPacks(s.fs, cfg.Dir); err != nil {
 		return nil, err
 	}
+	s.writeback.packs = s.packs
 	if err := s.openIndex(); err != nil {
 		return nil, err
 	}
@@ -169,6 +171,7 @@ func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
+	s.writeback.wait()
 	return errors.Join(err, s.release())
 }
 
@@ -360,10 +363,17 @@ func (s *Store) read(dst []byte, id chunk.ID, l loc) ([]byte, error) {
 	switch {
 	case err != nil:
 		return dst, err
-	case blake3.Sum256(out[start:]) != id:
+	case !hasID(out[start:], id):
 		return dst, fmt.Errorf("pack %d at %d: %w", l.pack, l.off, ErrDamaged)
 	}
 	return out, nil
+}
+
+// hasID reports whether a chunk's bytes are those of its ID.
+func hasID(sealed []byte, id chunk.ID) bool {
+	var buf [hashesSize]byte
+	root, _ := hashtree.Sum(buf[:0], sealed)
+	return root == id
 }
 
 // trust takes back that id could not be read.

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/zeebo/blake3"
+
+	"github.com/foreverfs/forever/internal/hashtree"
 )
 
 // keyedHash is BLAKE3 under a key. Its hashers, 10 KiB each, are kept for the next
@@ -25,6 +27,9 @@ func newKeyedHash(key [32]byte) *keyedHash { return &keyedHash{key: key} }
 
 // sum returns the hash of p.
 func (k *keyedHash) sum(p []byte) (out [32]byte) {
+	if len(p) > hashtree.GroupSize { // on the fastest processors a third faster
+		return hashtree.SumKeyed(&k.key, p)
+	}
 	h, _ := k.pool.Get().(*blake3.Hasher)
 	if h == nil {
 		var err error

@@ -45,11 +45,16 @@ func (o *overlay) write(off int, p []byte, blockSize int) {
 	for ; j < len(o.ext) && o.ext[j].off <= end; j++ {
 		lo, hi = min(lo, o.ext[j].off), max(hi, o.ext[j].end())
 	}
-	merged := extent{off: lo, data: grow(nil, hi-lo, blockSize-lo)}
-	for _, e := range o.ext[i:j] {
-		copy(merged.data[e.off-lo:], e.data)
+	merged := extent{off: lo}
+	if i == j && hi == blockSize {
+		merged.data = append([]byte(nil), p...) // which does not clear what is written anyway
+	} else {
+		merged.data = grow(nil, hi-lo, blockSize-lo)
+		for _, e := range o.ext[i:j] {
+			copy(merged.data[e.off-lo:], e.data)
+		}
+		copy(merged.data[off-lo:], p)
 	}
-	copy(merged.data[off-lo:], p)
 	if i == j {
 		o.ext = append(o.ext, extent{})
 		copy(o.ext[i+1:], o.ext[i:])

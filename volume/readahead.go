@@ -22,6 +22,8 @@ const (
 	passBlocks = 64
 	// maxGroups is how many groups of nodes a handle remembers that it looked at: in one are the nodes of 1 GiB.
 	maxGroups = 1024
+	// aheadIdle is how long a goroutine that read ahead waits for more.
+	aheadIdle = 100 * time.Millisecond
 	// fetchAheadTimeout bounds one read ahead, so that a dead peer does not hold its place.
 	fetchAheadTimeout = 15 * time.Second
 )
@@ -85,8 +87,14 @@ func (v *Volume) pass(base chunk.Version, first, last int64) {
 	v.cfg.Chunks.Passed(ids[0], ids[1])
 }
 
-// early runs fn in a goroutine, unless there are many already.
+// early runs fn in a goroutine, unless there are many already. One that has just done such work takes it, if any waits: its
+// stack has grown as needed.
 func (v *Volume) early(fn func()) bool {
+	select {
+	case v.aheadNext <- fn:
+		return true
+	default:
+	}
 	select {
 	case v.ahead <- struct{}{}:
 	default:
@@ -94,7 +102,19 @@ func (v *Volume) early(fn func()) bool {
 	}
 	started := v.spawn(func() {
 		defer func() { <-v.ahead }()
-		fn()
+		idle := time.NewTimer(aheadIdle)
+		defer idle.Stop()
+		for {
+			fn()
+			idle.Reset(aheadIdle)
+			select {
+			case fn = <-v.aheadNext:
+			case <-idle.C:
+				return
+			case <-v.ctx.Done():
+				return
+			}
+		}
 	})
 	if !started {
 		<-v.ahead

@@ -53,9 +53,10 @@ type Volume struct {
 	sealing  atomic.Int64 // blocks queued for sealing or being sealed
 	unsynced atomic.Bool  // the state has updates that no Sync followed
 
-	commit chan struct{} // wakes the committer; capacity 1
-	batch  chan struct{} // wakes the batcher; capacity 1
-	ahead  chan struct{} // limits read-ahead under way
+	commit    chan struct{} // wakes the committer; capacity 1
+	batch     chan struct{} // wakes the batcher; capacity 1
+	ahead     chan struct{} // limits read-ahead under way
+	aheadNext chan func()   // what a goroutine that has read ahead does next
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -69,18 +70,19 @@ type Volume struct {
 func Open(cfg Config) (*Volume, error) {
 	cfg.setDefaults()
 	v := &Volume{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		dirty:   newBudget(cfg.DirtyMax),
-		inodes:  map[uint64]*inode{},
-		kernel:  map[uint64]knownInode{},
-		changed: map[*inode]struct{}{},
-		failed:  map[*inode]waiting{},
-		seals:   make(chan sealJob, 4*runtime.GOMAXPROCS(0)),
-		commit:  make(chan struct{}, 1),
-		batch:   make(chan struct{}, 1),
-		ahead:   make(chan struct{}, maxReadAhead),
-		leaving: leaving{patience: leavingPatience, by: map[uint64]leaver{}},
+		cfg:       cfg,
+		log:       cfg.Logger,
+		dirty:     newBudget(cfg.DirtyMax),
+		inodes:    map[uint64]*inode{},
+		kernel:    map[uint64]knownInode{},
+		changed:   map[*inode]struct{}{},
+		failed:    map[*inode]waiting{},
+		seals:     make(chan sealJob, 4*runtime.GOMAXPROCS(0)),
+		commit:    make(chan struct{}, 1),
+		batch:     make(chan struct{}, 1),
+		ahead:     make(chan struct{}, maxReadAhead),
+		aheadNext: make(chan func()),
+		leaving:   leaving{patience: leavingPatience, by: map[uint64]leaver{}},
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
 	cfg.State.Before(v.flushNamed)

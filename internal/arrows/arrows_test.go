@@ -25,7 +25,7 @@ var shared = []string{"internal/kv", "internal/fail"}
 // exist: a new package states its place here first.
 var arrows = map[string][]string{
 	"chunk":               {},
-	"cipher":              {"chunk"},
+	"cipher":              {"chunk", "internal/hashtree"},
 	"casstore":            {"chunk", "internal/hashtree", "internal/readaround", "internal/writefs"},
 	"namespace":           {"chunk", "namespace"},
 	"transport":           {"transport"},

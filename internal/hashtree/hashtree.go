@@ -44,21 +44,22 @@ func Sum(dst, data []byte) (root [32]byte, hashes []byte) {
 // groupPool holds memory for groups that are shorter than others.
 var groupPool = sync.Pool{New: func() any { return new([GroupSize]byte) }}
 
+// SumKeyed returns the BLAKE3-256 of data under a key. It is made for data of several groups.
+func SumKeyed(key *[32]byte, data []byte) [32]byte {
+	m := mode{key: decode(key[:]), flags: guts.FlagKeyedHash}
+	if len(data) <= GroupSize {
+		return m.only(data)
+	}
+	cvs := make([][8]uint32, 0, 16)
+	for at := 0; at < len(data); at += GroupSize {
+		cvs = append(cvs, guts.ChainingValue(m.group(data[at:min(at+GroupSize, len(data))], at/GroupSize)))
+	}
+	return m.root(cvs)
+}
+
 // Hash returns the hash of the group with that index, which is not the only one.
 func Hash(group []byte, index int) [HashSize]byte {
-	counter := uint64(index) * guts.MaxSIMD
-	var n guts.Node
-	switch {
-	case len(group) == GroupSize:
-		n = guts.CompressBuffer((*[GroupSize]byte)(group), GroupSize, &guts.IV, counter, 0)
-	case len(group) <= guts.ChunkSize:
-		n = guts.CompressChunk(group, &guts.IV, counter, 0)
-	default:
-		buf := groupPool.Get().(*[GroupSize]byte)
-		defer groupPool.Put(buf)
-		n = guts.CompressBuffer(buf, copy(buf[:], group), &guts.IV, counter, 0)
-	}
-	return encode(guts.ChainingValue(n))
+	return encode(guts.ChainingValue(plain.group(group, index)))
 }
 
 // Root returns the BLAKE3-256 of the bytes whose groups, at least two, have those hashes.
@@ -67,10 +68,44 @@ func Root(hashes []byte) [32]byte {
 	for ; len(hashes) >= HashSize; hashes = hashes[HashSize:] {
 		cvs = append(cvs, decode(hashes))
 	}
+	return plain.root(cvs)
+}
+
+// mode is how nodes of the tree are hashed.
+type mode struct {
+	key   [8]uint32
+	flags uint32
+}
+
+var plain = mode{key: guts.IV}
+
+// group returns the node of a group.
+func (m *mode) group(group []byte, index int) guts.Node {
+	counter := uint64(index) * guts.MaxSIMD
+	switch {
+	case len(group) == GroupSize:
+		return guts.CompressBuffer((*[GroupSize]byte)(group), GroupSize, &m.key, counter, m.flags)
+	case len(group) <= guts.ChunkSize:
+		return guts.CompressChunk(group, &m.key, counter, m.flags)
+	}
+	buf := groupPool.Get().(*[GroupSize]byte)
+	defer groupPool.Put(buf)
+	return guts.CompressBuffer(buf, copy(buf[:], group), &m.key, counter, m.flags)
+}
+
+// only returns the root over one group.
+func (m *mode) only(group []byte) [32]byte {
+	n := m.group(group, 0)
+	n.Flags |= guts.FlagRoot
+	return encode(guts.ChainingValue(n))
+}
+
+// root returns the root over the chaining values of at least two groups, which it overwrites.
+func (m *mode) root(cvs [][8]uint32) [32]byte {
 	for len(cvs) > 2 {
 		n := 0
 		for i := 0; i+1 < len(cvs); i += 2 {
-			cvs[n] = guts.ChainingValue(guts.ParentNode(cvs[i], cvs[i+1], &guts.IV, 0))
+			cvs[n] = guts.ChainingValue(guts.ParentNode(cvs[i], cvs[i+1], &m.key, m.flags))
 			n++
 		}
 		if len(cvs)%2 == 1 {
@@ -82,7 +117,7 @@ func Root(hashes []byte) [32]byte {
 	if len(cvs) < 2 {
 		return [32]byte{} // of nothing
 	}
-	return encode(guts.ChainingValue(guts.ParentNode(cvs[0], cvs[1], &guts.IV, guts.FlagRoot)))
+	return encode(guts.ChainingValue(guts.ParentNode(cvs[0], cvs[1], &m.key, m.flags|guts.FlagRoot)))
 }
 
 func encode(cv [8]uint32) (b [32]byte) {

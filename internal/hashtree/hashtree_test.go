@@ -46,6 +46,24 @@ func TestSumIsBLAKE3(t *testing.T) {
 	})
 }
 
+// TestSumKeyedIsBLAKE3 holds the keyed hash to what another implementation says.
+func TestSumKeyedIsBLAKE3(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		edge := rapid.SampledFrom([]int{0, 1, 1024, GroupSize, 2 * GroupSize, 3 * GroupSize, 4 * GroupSize, 64 * GroupSize}).Draw(t, "edge")
+		size := max(0, edge+rapid.IntRange(-1100, 1100).Draw(t, "more"))
+		data := random(size, rapid.Uint64().Draw(t, "seed"))
+		key := [32]byte(random(32, rapid.Uint64().Draw(t, "key")))
+		h, err := blake3.NewKeyed(key[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = h.Write(data)
+		if SumKeyed(&key, data) != [32]byte(h.Sum(nil)) {
+			t.Fatalf("keyed hash of %d bytes is wrong", size)
+		}
+	})
+}
+
 func random(size int, seed uint64) []byte {
 	var key [32]byte
 	for i := range 8 {
