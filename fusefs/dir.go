@@ -87,6 +87,7 @@ func (c *call) readdirplus(*fuse.UnrecognizedRequest) error {
 		return err
 	}
 	c.s.vol.ObserveEntries(c.ctx, entries)
+	d.Warm(entries)
 	given := make([]uint64, 0, len(entries))
 	c.s.notes.whileReplying(c.changes, func(fresh bool) {
 		n := outHeaderSize

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/foreverfs/forever/namespace"
 )
@@ -18,6 +19,7 @@ type DirHandle struct {
 	v    *Volume
 	in   *inode
 	once sync.Once
+	cold atomic.Bool // what was read ahead was not in memory
 
 	mu    sync.Mutex
 	marks []dirMark // where pages begin, by ascending cookie
@@ -137,9 +139,7 @@ func (d *DirHandle) seek(cookie uint64) (*dirPage, error) {
 func (d *DirHandle) load(cookie uint64) error {
 	i := sort.Search(len(d.marks), func(i int) bool { return d.marks[i].cookie > cookie }) - 1
 	m := d.marks[i]
-	d.v.treeMu.RLock()
-	entries, err := d.v.cfg.Tree.List(d.in.id, m.name, dirPageSize)
-	d.v.treeMu.RUnlock()
+	entries, err := d.v.list(d.in.id, m.name, dirPageSize)
 	if err != nil {
 		return fmt.Errorf("list inode %d: %w", d.in.ino, err)
 	}

@@ -30,6 +30,7 @@ type inode struct {
 	recorded atomic.Int64 // bytes of journal records since the last commit
 
 	watch atomic.Pointer[watchList] // see watchOf
+	names lookAhead                 // of a directory
 
 	fold sync.Mutex // serialises sealing, journalling and committing of this file
 

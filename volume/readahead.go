@@ -91,35 +91,40 @@ func (v *Volume) pass(base chunk.Version, first, last int64) {
 // stack has grown as needed.
 func (v *Volume) early(fn func()) bool {
 	select {
-	case v.aheadNext <- fn:
-		return true
-	default:
-	}
-	select {
 	case v.ahead <- struct{}{}:
 	default:
 		return false
 	}
-	started := v.spawn(func() {
-		defer func() { <-v.ahead }()
-		idle := time.NewTimer(aheadIdle)
-		defer idle.Stop()
-		for {
-			fn()
-			idle.Reset(aheadIdle)
-			select {
-			case fn = <-v.aheadNext:
-			case <-idle.C:
-				return
-			case <-v.ctx.Done():
-				return
-			}
-		}
-	})
+	select {
+	case v.aheadNext <- fn:
+		return true
+	default:
+	}
+	started := v.spawn(func() { v.workAhead(fn) })
 	if !started {
 		<-v.ahead
 	}
 	return started
+}
+
+// workAhead does fn, and what early has to do until there is no more for a while.
+func (v *Volume) workAhead(fn func()) {
+	idle := time.NewTimer(aheadIdle)
+	defer idle.Stop()
+	for {
+		func() {
+			defer func() { <-v.ahead }()
+			fn()
+		}()
+		idle.Reset(aheadIdle)
+		select {
+		case fn = <-v.aheadNext:
+		case <-idle.C:
+			return
+		case <-v.ctx.Done():
+			return
+		}
+	}
 }
 
 // enter reports whether a group of nodes was not looked at yet.

@@ -37,7 +37,9 @@ func (v *Volume) Lookup(ctx context.Context, parent uint64, name string) (a Attr
 		in := v.refer(e.Node)
 		defer v.release(in)
 		v.observe(ctx, in)
-		a, err = v.presentRef(in)
+		if a, err = v.presentRef(in); err == nil {
+			v.lookAhead(dir, name)
+		}
 		return err
 	})
 	return a, err

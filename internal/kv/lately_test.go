@@ -22,6 +22,7 @@ func TestRememberedTooLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.remember("k", []byte("old"), pours)
+	p.rememberAll([][]byte{[]byte("k")}, [][]byte{[]byte("old")}, pours)
 	if v, err := p.Get([]byte("k")); string(v) != "new" {
 		t.Errorf("%q, %v", v, err)
 	}
