@@ -260,6 +260,8 @@ func (c *call) unrecognized(r *fuse.UnrecognizedRequest) error {
 		return c.lseek(r)
 	case opTmpfile:
 		return c.tmpfile(r)
+	case opStatx:
+		return c.statx()
 	case opCopyFileRange, opCopyFileRange64:
 		return c.copyFileRange(r)
 	}

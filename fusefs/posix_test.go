@@ -527,3 +527,28 @@ func TestXattrNames(t *testing.T) {
 		t.Errorf("another user sees %q", got)
 	}
 }
+
+// TestBirthTime: statx tells when a file was made, whatever happens to it, along with all else.
+func TestBirthTime(t *testing.T) {
+	r := mount(t, nil)
+	before := time.Now().Add(-time.Millisecond)
+	must(t, os.WriteFile(r.path("f"), make([]byte, 5000), 0o640))
+	after := time.Now()
+	must(t, unix.Mknod(r.path("dev"), unix.S_IFCHR|0o600, int(unix.Mkdev(8, 300))))
+	must(t, os.Chtimes(r.path("f"), time.Unix(1, 2), time.Unix(3, 4)))
+	must(t, os.Link(r.path("f"), r.path("g")))
+	const all = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+	var st unix.Statx_t
+	must(t, unix.Statx(unix.AT_FDCWD, r.path("g"), unix.AT_STATX_FORCE_SYNC, all, &st))
+	born := time.Unix(st.Btime.Sec, int64(st.Btime.Nsec))
+	if st.Mask&all != all || born.Before(before) || born.After(after) {
+		t.Errorf("mask %#x, made at %v, not between %v and %v", st.Mask, born, before, after)
+	}
+	if st.Mode != unix.S_IFREG|0o640 || st.Size != 5000 || st.Nlink != 2 || st.Atime != (unix.StatxTimestamp{Sec: 1, Nsec: 2}) || st.Mtime != (unix.StatxTimestamp{Sec: 3, Nsec: 4}) {
+		t.Errorf("%+v", st)
+	}
+	must(t, unix.Statx(unix.AT_FDCWD, r.path("dev"), unix.AT_STATX_FORCE_SYNC, all, &st))
+	if st.Mode != unix.S_IFCHR|0o600 || st.Rdev_major != 8 || st.Rdev_minor != 300 {
+		t.Errorf("%+v", st)
+	}
+}

@@ -66,6 +66,20 @@ func (c *call) getattr(r *fuse.GetattrRequest) error {
 	return c.sendAttr(&a)
 }
 
+// statx answers statx(2) where it asks for what GETATTR does not tell: when a file was made.
+func (c *call) statx() error {
+	a, err := c.s.vol.Getattr(c.ctx, uint64(c.hdr.Node))
+	if err != nil {
+		return err
+	}
+	msg := make([]byte, outHeaderSize+statxOutSize)
+	c.s.notes.whileReplying(c.changes, func(fresh bool) {
+		putStatxOut(msg[outHeaderSize:], &a, c.attrValidity(fresh, &a))
+		_ = c.send(msg)
+	})
+	return nil
+}
+
 // access answers access(2) and chdir(2), which the kernel asks about where it does not check permissions
 // itself: where all callers are root. Even root executes no file that nobody may.
 func (c *call) access(r *fuse.AccessRequest) error {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/volume"
@@ -19,6 +20,7 @@ const (
 	outHeaderSize = 16
 	attrSize      = 88
 	attrOutSize   = 16 + attrSize
+	statxOutSize  = 32 + 256
 	entryOutSize  = 40 + attrSize
 	openOutSize   = 16
 	direntSize    = 24
@@ -28,6 +30,7 @@ const (
 	opLseek           = 46
 	opCopyFileRange   = 47
 	opTmpfile         = 51
+	opStatx           = 52
 	opCopyFileRange64 = 53
 
 	notifyIncEpoch = 8
@@ -62,6 +65,30 @@ func putAttr(b []byte, a *volume.Attr) {
 	native.PutUint32(b[76:], a.Rdev)
 	native.PutUint32(b[80:], blockSize)
 	native.PutUint32(b[84:], 0)
+}
+
+// putStatxOut writes struct fuse_statx_out to the statxOutSize bytes of b.
+func putStatxOut(b []byte, a *volume.Attr, valid time.Duration) {
+	clear(b)
+	native.PutUint64(b, uint64(valid/time.Second))
+	native.PutUint32(b[8:], uint32(valid%time.Second))
+	sx := b[32:]
+	native.PutUint32(sx, unix.STATX_BASIC_STATS|unix.STATX_BTIME)
+	native.PutUint32(sx[4:], blockSize)
+	native.PutUint32(sx[16:], a.Nlink)
+	native.PutUint32(sx[20:], a.UID)
+	native.PutUint32(sx[24:], a.GID)
+	native.PutUint16(sx[28:], uint16(typeBits(a.Kind)|a.Mode&07777))
+	native.PutUint64(sx[32:], a.Ino)
+	native.PutUint64(sx[40:], uint64(a.Size))
+	native.PutUint64(sx[48:], uint64(a.Blocks))
+	for i, t := range [...]int64{a.Atime, a.Btime, a.Ctime, a.Mtime} {
+		sec, nsec := splitTime(t)
+		native.PutUint64(sx[64+16*i:], uint64(sec))
+		native.PutUint32(sx[72+16*i:], nsec)
+	}
+	native.PutUint32(sx[128:], unix.Major(uint64(a.Rdev)))
+	native.PutUint32(sx[132:], unix.Minor(uint64(a.Rdev)))
 }
 
 // blockSize is what stat calls the preferred size of reads and writes.

@@ -18,6 +18,7 @@ type Attr struct {
 	Atime      int64
 	Mtime      int64
 	Ctime      int64
+	Btime      int64 // when it was made
 }
 
 // Caller is who asks for an operation.

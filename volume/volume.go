@@ -242,7 +242,7 @@ func (v *Volume) stat(in *inode) (Attr, error) {
 	}
 	a := Attr{
 		Ino: in.ino, Kind: n.Kind, Mode: n.Mode, Nlink: n.Nlink, UID: n.UID, GID: n.GID, Rdev: n.Rdev,
-		Size: n.Content.Size, Atime: n.Atime, Mtime: n.Mtime, Ctime: n.Ctime,
+		Size: n.Content.Size, Atime: n.Atime, Mtime: n.Mtime, Ctime: n.Ctime, Btime: n.Btime,
 	}
 	switch n.Kind {
 	case namespace.KindSymlink:
