@@ -71,7 +71,7 @@ func (s *Store) write(r record, rec []byte, again bool) (added, crowded bool, er
 	}
 	delete(s.suspect, r.id)
 	s.end.Offset += uint64(len(rec))
-	crowded = len(s.recent) >= maxRecent
+	crowded = s.crowd.added(len(rec)) || len(s.recent) >= maxRecent
 	s.mu.Unlock()
 	s.writeback.appended(p.number, r.off+int64(len(rec)))
 	return true, crowded, nil

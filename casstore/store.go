@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/hashicorp/go-hclog"
@@ -35,6 +36,8 @@ type Config struct {
 	// IndexFlush is how many bytes of chunks may lie behind the index's last
 	// flush, to be verified again after a crash; 0 means 128 MiB.
 	IndexFlush int64
+
+	flushWithin time.Duration // 0 means 1 s: see crowd
 }
 
 func (c Config) withDefaults() Config {
@@ -49,6 +52,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.IndexFlush <= 0 {
 		c.IndexFlush = 128 << 20
+	}
+	if c.flushWithin == 0 {
+		c.flushWithin = time.Second
 	}
 	return c
 }
@@ -91,6 +97,7 @@ type Store struct {
 	end     Position              // end of what was appended
 	synced  Position              // end of what is durable
 	flush   *flush                // the one under way, or nil
+	crowd   crowd
 	failed  error
 	closed  bool
 }
@@ -101,7 +108,7 @@ type Store struct {
 func Open(cfg Config) (_ *Store, err error) {
 	cfg = cfg.withDefaults()
 	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger,
-		recent: map[chunk.ID]loc{}, suspect: map[chunk.ID]struct{}{}, again: map[chunk.ID]bool{}}
+		crowd: newCrowd(cfg.flushWithin), recent: map[chunk.ID]loc{}, suspect: map[chunk.ID]struct{}{}, again: map[chunk.ID]bool{}}
 	if err := makeDir(s.fs, cfg.Dir); err != nil {
 		return nil, fmt.Errorf("make chunk store: %w", err)
 	}

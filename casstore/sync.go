@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/foreverfs/forever/chunk"
 )
@@ -57,6 +58,7 @@ func (s *Store) runFlush(f *flush) {
 	upto := s.end
 	full := s.full
 	todo := append(append([]*pack(nil), full...), s.active)
+	waiting, began := s.crowd.waiting, time.Now()
 	s.mu.Unlock()
 	err := syncPacks(todo)
 	if err != nil {
@@ -65,6 +67,7 @@ func (s *Store) runFlush(f *flush) {
 	s.mu.Lock()
 	if err == nil {
 		s.synced = upto
+		s.crowd.flushed(waiting, time.Since(began))
 		s.full = s.full[len(full):]
 	}
 	s.flush = nil
