@@ -21,5 +21,5 @@
 // At Open whatever the packs hold beyond the index is verified and added; if
 // the index is gone or damaged it is made anew from the packs alone.
 //
-// Lock order: Store.appendMu, then Store.commitMu, then Store.mu; packs.mu last.
+// Lock order: Store.appendMu, then Store.commitMu, then Store.mu; writeback.mu and packs.mu last.
 package casstore
