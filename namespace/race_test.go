@@ -504,3 +504,25 @@ func TestChangesNameWhatChanged(t *testing.T) {
 		t.Error(fmt.Sprint(c))
 	}
 }
+
+// What a rename replaces goes, in whichever of the directories lies that are shown as one: nobody worked at the same time as others.
+func TestRenameOverInMergedDirectory(t *testing.T) {
+	a, b := newRig(t, 1), newRig(t, 2)
+	a.must(a.mkdir("d"), a.mkfile("d/of a"), a.write("d/of a", "old"))
+	b.must(b.mkdir("d"), b.mkfile("d/of b"), b.write("d/of b", "old"))
+	meet(t, a, b)
+	for _, r := range []*rig{a, b} { // as editors, rsync and git do
+		for _, name := range []string{"d/of a", "d/of b"} {
+			r.must(r.mkfile("d/new"), r.write("d/new", "new"), r.mv("d/new", name, 0))
+			if n := r.node(name); n.Nlink != 1 {
+				t.Errorf("%s has %d links", name, n.Nlink)
+			}
+			meet(t, a, b)
+			if _, total, err := r.Conflicts(10); err != nil || total != 0 {
+				t.Fatalf("%d conflicts (%v): %q", total, err, r.ls())
+			}
+		}
+	}
+	a.wantTree("d/", "d/of a=new", "d/of b=new")
+	b.wantTree("d/", "d/of a=new", "d/of b=new")
+}

@@ -175,6 +175,12 @@ func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags Rena
 	if err != nil {
 		return err
 	}
+	if flags != Exchange && r.taken && r.dst.head == nil {
+		// What is replaced is removed from the directory that the step leads to.
+		if to, err = x.node(r.dst.parts[0].dir); err != nil {
+			return err
+		}
+	}
 	there, rest := r.src.steps(to, newName)
 	op := &pb.Op{Time: now}
 	if flags == Exchange {
