@@ -552,3 +552,20 @@ func TestBirthTime(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// TestNewFileHasOneTime: O_CREAT with O_TRUNC does not change a file that it has just made.
+func TestNewFileHasOneTime(t *testing.T) {
+	r := mount(t, nil)
+	f, err := os.Create(r.path("f"))
+	must(t, err)
+	var made, later unix.Stat_t
+	must(t, unix.Fstat(int(f.Fd()), &made))
+	must(t, f.Close())
+	must(t, r.vol.SyncAll(t.Context()))
+	var st unix.Statx_t
+	must(t, unix.Statx(unix.AT_FDCWD, r.path("f"), unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st))
+	must(t, unix.Stat(r.path("f"), &later))
+	if made.Mtim != later.Mtim || made.Ctim != later.Ctim || st.Btime != st.Mtime && st.Mask&unix.STATX_BTIME != 0 {
+		t.Errorf("made at %v, changed at %v", made.Mtim, later.Mtim)
+	}
+}

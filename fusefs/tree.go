@@ -116,7 +116,7 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 	}
 	set := volume.SetAttr{
 		Mode: permBits(r.Mode), UID: r.Uid, GID: r.Gid, Size: int64(r.Size),
-		Atime: unixNano(r.Atime), Mtime: unixNano(r.Mtime),
+		Atime: unixNano(r.Atime), Mtime: unixNano(r.Mtime), Held: r.Valid.Handle(),
 	}
 	for _, b := range setattrBits {
 		if r.Valid&b.kernel != 0 {

@@ -50,6 +50,8 @@ type SetAttr struct {
 	Size  int64
 	Atime int64 // Unix ns
 	Mtime int64 // Unix ns
+	// Held says that it is done through an open file: others see the size when that is closed, and else at once.
+	Held bool
 }
 
 // Statfs is what df shows. Bavail equals Bfree.

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -397,5 +398,31 @@ func TestForgetDirsKeepsWhatTheKernelUses(t *testing.T) {
 	r.ForgetDirs(ids, true, func(list []namespace.NodeID) { kept = list })
 	if len(kept) > 0 {
 		t.Errorf("kept %v although it was to be forgotten", kept)
+	}
+}
+
+// truncate(2) is published on return, though a program has the file open; ftruncate is when that is closed.
+func TestTruncateIsDoneWith(t *testing.T) {
+	r := newRig(t, 1, nil)
+	ctx := context.Background()
+	h := r.create("f")
+	r.write(h, strings.Repeat("x", 100_000), 0)
+	must(t, h.Flush(ctx))
+	r.sync()
+	cut := func(size int64, held bool) int64 {
+		t.Helper()
+		_, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize, Size: size, Held: held})
+		must(t, err)
+		_, _, err = r.Publish(ctx, false)
+		must(t, err)
+		n, err := r.node(h.in)
+		must(t, err)
+		return n.Content.Size
+	}
+	if got := cut(70_000, false); got != 70_000 {
+		t.Errorf("cut to 70,000 bytes, others see %d", got)
+	}
+	if got := cut(50_000, true); got != 70_000 {
+		t.Errorf("cut through an open file, others see %d", got)
 	}
 }

@@ -217,7 +217,7 @@ func (v *Volume) createOpen(ctx context.Context, c Caller, parent uint64, name s
 	if err != nil {
 		return Attr{}, nil, err
 	}
-	h, err := v.openInode(ctx, in, flags)
+	h, err := v.openInode(ctx, in, flags&^syscall.O_TRUNC) // there is nothing to cut, nor may its times change
 	if err != nil {
 		v.release(in)
 		v.Forget(in.ino, 1)
@@ -449,7 +449,7 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 	}
 	err = v.with(ino, func(in *inode) error {
 		if s.Valid&SetSize != 0 {
-			if err := v.setSize(ctx, in, s.Size); err != nil {
+			if err := v.setSize(ctx, in, s.Size, s.Held); err != nil {
 				return err
 			}
 		}
@@ -471,8 +471,8 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 	return a, err
 }
 
-// setSize truncates a file, and publishes that soon if nobody has it open.
-func (v *Volume) setSize(ctx context.Context, in *inode, size int64) error {
+// setSize truncates a file. If held is set it was through an open file, whose close publishes that; else it is done with.
+func (v *Volume) setSize(ctx context.Context, in *inode, size int64, held bool) error {
 	n, err := v.node(in)
 	switch {
 	case err != nil:
@@ -485,10 +485,7 @@ func (v *Volume) setSize(ctx context.Context, in *inode, size int64) error {
 	if err := v.truncate(ctx, in, size); err != nil {
 		return err
 	}
-	v.mu.Lock()
-	open := in.opens > 0
-	v.mu.Unlock()
-	if open {
+	if held {
 		return nil
 	}
 	return v.flush(ctx, in)
