@@ -330,26 +330,28 @@ func TestCopyTenGiB(t *testing.T) {
 }
 
 // TestChangesTakePrivileges: whoever is not root and changes a file's content, in whatever way, takes its set-id bits away, and who
-// looks at nothing but the mode sees that at once. Without permission for the group to execute it the set-group-ID bit goes, too, unless who
-// changes it is in that group.
+// looks at nothing but the mode sees that at once, also if he who changes it could not open it. Without permission for the group to execute
+// it the set-group-ID bit goes, too, unless who changes it is in that group.
 func TestChangesTakePrivileges(t *testing.T) {
 	r := newVolume(t, nil)
 	r.mount(func(c *Config) { c.AllowOther = true })
 	must(t, os.Chmod(r.dir, 0o777))
-	for _, how := range []string{"punch", "copy", "write", "direct"} {
+	for _, how := range []string{"punch", "copy", "write", "direct", "trunc"} {
 		f := r.create(how, noise(2*block))
-		must(t, os.Chown(r.path(how), 1, 1))
 		for _, c := range []struct {
 			mode, want uint16
-			gid        int // of the file
-		}{{0o6777, 0o777, 1}, {0o6766, 0o2766, 1}, {0o6766, 0o2766, 5}, {0o6766, 0o766, 7}} {
-			must(t, os.Chown(r.path(how), 1, c.gid))
+			uid, gid   int // of the file
+		}{{0o6777, 0o777, 1, 1}, {0o6766, 0o2766, 1, 1}, {0o6766, 0o2766, 1, 5}, {0o6766, 0o766, 1, 7}, {0o6766, 0o766, 0, 0}, {0o6711, 0o711, 0, 0}} {
+			if how == "trunc" && c.mode&2 == 0 {
+				continue
+			}
+			must(t, os.Chown(r.path(how), c.uid, c.gid))
 			must(t, syscall.Chmod(r.path(how), uint32(c.mode)))
 			runHelper(t, "setid", how, r.path(how))
 			var st unix.Statx_t
 			must(t, unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH, unix.STATX_MODE, &st))
 			if st.Mode&0o7777 != c.want {
-				t.Errorf("%s left %o of the mode %o, want %o; group %d", how, st.Mode&0o7777, c.mode, c.want, c.gid)
+				t.Errorf("%s left %o of the mode %o, want %o; owner %d:%d", how, st.Mode&0o7777, c.mode, c.want, c.uid, c.gid)
 			}
 		}
 	}
@@ -370,11 +372,18 @@ func setIDHelper(args []string) error {
 	if err := errors.Join(syscall.Setgroups([]int{5}), syscall.Setgid(1), syscall.Setuid(1)); err != nil {
 		return err
 	}
-	switch args[0] {
+	return change(f, args[0])
+}
+
+// change changes the content of an open file in a certain way.
+func change(f *os.File, how string) (err error) {
+	switch how {
 	case "punch":
 		return unix.Fallocate(int(f.Fd()), punch, 0, 100)
 	case "copy":
 		_, err = copyRange(f, 0, f, block, block)
+	case "trunc":
+		_, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_WRONLY|os.O_TRUNC, 0)
 	default:
 		var page []byte
 		if page, err = unix.Mmap(-1, 0, 4096, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON); err == nil {

@@ -62,6 +62,8 @@ func (c *call) strip(ino uint64) error {
 	return c.dropCapabilities(ino)
 }
 
+// stripSetID takes set-id bits away, and has the kernel know it before it goes on: the answers to what changes content
+// carry no mode, and a kernel that has the old one would still run the file for its owner.
 func (c *call) stripSetID(ino uint64) error {
 	a, err := c.s.vol.Getattr(c.ctx, ino)
 	if err != nil {
@@ -71,8 +73,11 @@ func (c *call) stripSetID(ino uint64) error {
 	if mode == a.Mode {
 		return nil
 	}
-	_, err = c.s.vol.Setattr(c.ctx, ino, volume.SetAttr{Valid: volume.SetMode, Mode: mode})
-	return err
+	if _, err = c.s.vol.Setattr(c.ctx, ino, volume.SetAttr{Valid: volume.SetMode, Mode: mode}); err != nil {
+		return err
+	}
+	c.s.notes.tellAttr(c.ctx, ino)
+	return nil
 }
 
 func (c *call) create(r *fuse.CreateRequest) error {

@@ -49,6 +49,8 @@ var helpers = map[string]func(args []string) error{
 	"ceiling": ceilingHelper,
 	"mmap":    mmapHelper,
 	"setid":   setIDHelper,
+	"chown":   chownHelper,
+	"fsetid":  fsetidHelper,
 	"append":  appendHelper,
 	"excl":    exclHelper,
 	"mmap2":   mmapTwoHelper,

@@ -112,6 +112,17 @@ func (n *notes) InvalidateAttr(ino uint64) {
 	wake(n.wake)
 }
 
+// tellAttr is InvalidateAttr that returns when the kernel has been told, or when ctx ends. It takes no lock in the kernel.
+func (n *notes) tellAttr(ctx context.Context, ino uint64) {
+	told := make(chan struct{})
+	n.InvalidateAttr(ino)
+	n.Settle(false, func() { close(told) })
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
+}
+
 // InvalidateContent has the kernel drop the pages of a file.
 func (n *notes) InvalidateContent(ino uint64) {
 	n.mu.Lock()

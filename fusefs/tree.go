@@ -124,13 +124,15 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 		}
 	}
 	ino := uint64(r.Node)
-	// A request that asks for nothing is the kernel's before a write that takes privileges away. The write says so itself, but
-	// the kernel knows the new mode only if this answer has it. By root it may be about capabilities alone, which go with the write.
-	plain := r.Valid == 0 && c.mustKillSetID()
-	if plain || r.Valid&(fuse.SetattrUid|fuse.SetattrGid) != 0 || r.Valid.SetattrKillSUIDGID() {
-		if err := c.dropPrivileges(ino, &set); err != nil {
-			return err
-		}
+	var err error
+	switch {
+	case r.Valid == 0:
+		err = c.setNothing(ino, &set)
+	case r.Valid&(fuse.SetattrUid|fuse.SetattrGid) != 0, r.Valid.SetattrKillSUIDGID():
+		err = c.dropPrivileges(ino, &set)
+	}
+	if err != nil {
+		return err
 	}
 	a, err := c.s.vol.Setattr(c.ctx, ino, set)
 	if err != nil {
@@ -148,6 +150,58 @@ func unixNano(t time.Time) int64 {
 		return math.MaxInt64
 	}
 	return t.UnixNano()
+}
+
+// setNothing adds to set what a request takes away that asks for nothing. It is the kernel's before a change of content that takes
+// privileges away, or chown(path, -1, -1), which does so for the owner and root, and is refused to others where there are set-id bits. The
+// change itself says what it takes away, but the kernel knows the new mode at once only if this answer has it. So while the file is
+// open for writing the bits go if who asks might take them away anyway.
+func (c *call) setNothing(ino uint64, set *volume.SetAttr) error {
+	a, err := c.s.vol.Getattr(c.ctx, ino)
+	if err != nil || a.Kind == namespace.KindDir {
+		return err
+	}
+	root, owner := c.hdr.Uid == 0, c.hdr.Uid == a.UID
+	mode := c.withoutSetID(&a)
+	switch written := c.s.vol.OpenForWriting(ino); {
+	case !written && (root || owner):
+		return c.dropPrivileges(ino, set)
+	case mode == a.Mode:
+		return nil
+	case !written:
+		return syscall.EPERM
+	case root && c.keepsSetID(): // it is about capabilities alone, which go with the change
+		return nil
+	case root || owner || c.mayWrite(&a):
+		set.Valid, set.Mode = volume.SetMode, mode
+	}
+	return nil
+}
+
+// keepsSetID reports whether a process of root's has what it takes to change a file and leave it its set-id
+// bits. If that cannot be known, it has.
+func (c *call) keepsSetID() bool {
+	status, err := readProc(c.hdr.Pid, "status")
+	return err != nil || hasCapability(status, unix.CAP_FSETID)
+}
+
+// hasCapability reports whether a capability is effective by a /proc/PID/status; see proc_pid_status(5).
+func hasCapability(status string, bit int) bool {
+	for line := range strings.Lines(status) {
+		if list, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(list), 16, 64)
+			return err != nil || set&(1<<bit) != 0
+		}
+	}
+	return true
+}
+
+// mayWrite reports whether a file's mode lets who asks, who is not its owner, write to it.
+func (c *call) mayWrite(a *volume.Attr) bool {
+	if c.inGroup(a.GID) {
+		return a.Mode&syscall.S_IWGRP != 0
+	}
+	return a.Mode&syscall.S_IWOTH != 0
 }
 
 // dropPrivileges adds to set that the file is no longer set-user-ID or

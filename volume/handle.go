@@ -76,9 +76,23 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	h := &Handle{v: v, in: in, flags: flags, id: v.handles.Add(1)}
 	v.mu.Lock()
 	in.opens++
+	if h.writes() {
+		in.writers++
+	}
 	h.keep = v.cachedNow(in)
 	v.mu.Unlock()
 	return h, nil
+}
+
+// writes reports whether a handle is one for writing.
+func (h *Handle) writes() bool { return h.flags&syscall.O_ACCMODE != syscall.O_RDONLY }
+
+// OpenForWriting reports whether somebody has a file open for writing.
+func (v *Volume) OpenForWriting(ino uint64) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	in := v.inodes[ino]
+	return in != nil && in.writers > 0
 }
 
 // KeepCache reports whether the kernel's pages of the file are still right.
@@ -106,7 +120,7 @@ func (h *Handle) Read(ctx context.Context, p []byte, off int64) (int, error) {
 
 // mayChange returns why nothing may be changed through a handle.
 func (h *Handle) mayChange() error {
-	if h.flags&syscall.O_ACCMODE == syscall.O_RDONLY {
+	if !h.writes() {
 		return ErrBadHandle
 	}
 	return h.v.growable()
@@ -187,6 +201,9 @@ func (h *Handle) Release() {
 		h.unlockAll()
 		h.v.mu.Lock()
 		in.opens--
+		if h.writes() {
+			in.writers--
+		}
 		last := in.opens == 0
 		h.v.mu.Unlock()
 		if !last || !in.nameless.Load() || !h.v.changedHere(in) {

@@ -16,9 +16,10 @@ type inode struct {
 	id  namespace.NodeID
 
 	// Guarded by Volume.mu.
-	pins  int  // handles, operations under way, unfinished content
-	opens int  // handles
-	idle  bool // in Volume.idle
+	pins    int  // handles, operations under way, unfinished content
+	opens   int  // handles
+	writers int  // those of them that may write
+	idle    bool // in Volume.idle
 
 	unnamed atomic.Bool // it was made without a name, and may be given one
 	// nameless says that whoever changes the file now knows that no name leads to it: an operation here took the last one, or
