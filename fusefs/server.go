@@ -159,7 +159,8 @@ func (s *Server) awaitWorkers() (ended bool) {
 	}
 }
 
-// releaseAll ends the handles of programs that the mount was taken away from.
+// releaseAll ends what programs held that the mount was taken away from. The kernel says nothing of it: not even when it
+// unmounts in peace does it give its references back.
 func (s *Server) releaseAll() {
 	for _, f := range s.files.clear() {
 		f.Release()
@@ -167,6 +168,7 @@ func (s *Server) releaseAll() {
 	for _, d := range s.dirs.clear() {
 		d.Release()
 	}
+	s.vol.KernelGone()
 }
 
 // Done is closed when Serve is over.

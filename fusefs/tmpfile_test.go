@@ -1,6 +1,7 @@
 package fusefs
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -60,6 +61,65 @@ func TestTmpfile(t *testing.T) {
 	err = unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, r.path("no"), unix.AT_SYMLINK_FOLLOW)
 	wantErr(t, err, unix.ENOENT)
 	must(t, unix.Close(fd))
+}
+
+// TestHeldByPath: a descriptor of O_PATH keeps all that is in a file without a name, though nobody has it open: for who opens it again
+// by that or gives it a name. Without it the file is gone.
+func TestHeldByPath(t *testing.T) {
+	r := mount(t, nil)
+	data := noise(5*block + 7)
+	for name, file := range map[string]func() int{
+		"made": func() int {
+			fd, err := unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+			must(t, err)
+			return fd
+		},
+		"removed": func() int {
+			fd, err := unix.Open(r.path("f"), unix.O_CREAT|unix.O_RDWR, 0o600)
+			must(t, err)
+			must(t, os.Remove(r.path("f")))
+			return fd
+		},
+	} {
+		fd := file()
+		_, err := unix.Write(fd, data)
+		must(t, err)
+		path, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_PATH, 0)
+		must(t, err)
+		var st unix.Stat_t
+		must(t, unix.Fstat(fd, &st))
+		must(t, unix.Close(fd))
+		until(t, "the handle is gone", func() bool { return !r.vol.OpenForWriting(st.Ino) })
+		held := fmt.Sprintf("/proc/self/fd/%d", path)
+		must(t, unix.Fstatat(path, "", &st, unix.AT_EMPTY_PATH))
+		if st.Size != int64(len(data)) || st.Nlink != 0 {
+			t.Errorf("%s: %d bytes, %d links", name, st.Size, st.Nlink)
+		}
+		if got, err := os.ReadFile(held); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s: read %d bytes, %v", name, len(got), err)
+		}
+		if name == "made" {
+			must(t, unix.Linkat(unix.AT_FDCWD, held, unix.AT_FDCWD, r.path("named"), unix.AT_SYMLINK_FOLLOW))
+			if got := r.read("named"); got != string(data) {
+				t.Errorf("under its name it has %d bytes", len(got))
+			}
+			must(t, os.Remove(r.path("named")))
+		}
+		must(t, unix.Close(path))
+		until(t, "the kernel forgets the file", func() bool { return !r.vol.InKernel(st.Ino) })
+	}
+	// What is held when the mount is taken away goes with it.
+	fd, err := unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	must(t, err)
+	_, err = unix.Write(fd, data)
+	must(t, err)
+	var st unix.Stat_t
+	must(t, unix.Fstat(fd, &st))
+	must(t, r.Unmount())
+	if r.vol.InKernel(st.Ino) {
+		t.Error("a file is held by a kernel that is gone")
+	}
+	_ = unix.Close(fd)
 }
 
 // TestTmpfileElsewhere: another device sees the file with its name and content, and never the name it was made under.

@@ -274,7 +274,7 @@ func (v *Volume) sealMost(ctx context.Context, in *inode) error {
 }
 
 // orphan reports whether the file has no name left, and will not get one back for what was written to it. Its
-// content then stays in memory and in the store until the last handle closes, but not in the journal: after a crash it would give the
+// content then stays in memory and in the store as long as somebody holds the file, but not in the journal: after a crash it would give the
 // file a name back that others had removed. ErrStale if that is not what the program asked for, which has it open. in.fold is held.
 func (v *Volume) orphan(in *inode) (bool, error) {
 	v.treeMu.RLock()
@@ -288,7 +288,7 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 		return false, nil
 	}
 	v.mu.Lock()
-	open := in.opens > 0
+	open, held := in.opens > 0, v.held(in)
 	v.mu.Unlock()
 	// A content that lost its file's name is there only until somebody removes it: then nothing is left that could keep what was
 	// written to it.
@@ -296,7 +296,7 @@ func (v *Volume) orphan(in *inode) (bool, error) {
 	switch {
 	case open && swept:
 		return true, ErrStale
-	case open:
+	case held && err == nil, open:
 		return true, v.unjournal(in)
 	case swept:
 		v.log.Warn("what was written to a conflict file is dropped: another device has removed that file", "inode", in.ino)

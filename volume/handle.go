@@ -197,20 +197,20 @@ func (h *Handle) Truncate(ctx context.Context, size int64) error {
 // Release ends the handle. It may be called twice.
 func (h *Handle) Release() {
 	h.once.Do(func() {
-		in := h.in
+		v, in := h.v, h.in
 		h.unlockAll()
-		h.v.mu.Lock()
+		v.mu.Lock()
 		in.opens--
 		if h.writes() {
 			in.writers--
 		}
-		last := in.opens == 0
-		h.v.mu.Unlock()
-		if !last || !in.nameless.Load() || !h.v.changedHere(in) {
-			h.v.release(in)
+		lost := v.lost(in)
+		v.mu.Unlock()
+		if lost {
+			v.letGo(in)
 			return
 		}
-		h.v.letGo(in)
+		v.release(in)
 	})
 }
 
@@ -221,8 +221,8 @@ func (v *Volume) changedHere(in *inode) bool {
 	return in.changed
 }
 
-// letGo lets go of content that no name leads to any more, and of the caller's pin. If a seal is under way it does
-// so after that, and does not wait.
+// letGo lets go of content that no name leads to any more, unless somebody holds the file, and of the caller's pin. If a
+// seal is under way it does so after that, and does not wait.
 func (v *Volume) letGo(in *inode) {
 	if in.fold.TryLock() {
 		v.discardOrphan(in)
@@ -241,7 +241,13 @@ func (v *Volume) letGo(in *inode) {
 func (v *Volume) discardOrphan(in *inode) {
 	defer v.release(in)
 	defer in.fold.Unlock()
-	if _, err := v.orphan(in); err != nil {
+	gone, err := v.orphan(in)
+	if err != nil {
 		v.log.Warn("cannot look up a closed file", "inode", in.ino, "error", err)
+	}
+	if gone {
+		in.mu.Lock()
+		in.withdraw()
+		in.mu.Unlock()
 	}
 }

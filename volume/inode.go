@@ -21,7 +21,7 @@ type inode struct {
 	writers int  // those of them that may write
 	idle    bool // in Volume.idle
 
-	unnamed atomic.Bool // it was made without a name, and may be given one
+	unnamed atomic.Bool // it was made without a name, and may be given its first
 	// nameless says that whoever changes the file now knows that no name leads to it: an operation here took the last one, or
 	// those of others took it while nothing had been changed here. If a file without a name is changed and this is not set, its
 	// names come back. It is set and cleared with treeMu held, at least for reading.

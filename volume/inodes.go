@@ -157,7 +157,7 @@ func (v *Volume) drop(in *inode) {
 		delete(v.inodes, in.ino)
 		return
 	}
-	if in.idle {
+	if in.idle || in.unnamed.Load() { // that it may be given a name is known here only
 		return
 	}
 	in.idle = true
@@ -176,20 +176,71 @@ func (v *Volume) drop(in *inode) {
 
 // Forget gives back n references that Lookup and its like have taken.
 func (v *Volume) Forget(ino, n uint64) {
+	if in := v.forget(ino, n); in != nil {
+		v.letGo(in)
+	}
+}
+
+// forget is Forget without letting go: it returns the inode, pinned, if its content is lost with that.
+func (v *Volume) forget(ino, n uint64) *inode {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k, ok := v.kernel[ino]
 	if !ok {
-		return
+		return nil
 	}
 	if !k.forget(n) {
 		v.kernel[ino] = k
-		return
+		return nil
 	}
+	return v.forgotten(ino)
+}
+
+// forgotten notes that the kernel knows an inode no more. It returns that, pinned, if its content is lost now; v.mu is held.
+func (v *Volume) forgotten(ino uint64) *inode {
 	delete(v.kernel, ino)
-	if in := v.inodes[ino]; in != nil {
+	in := v.inodes[ino]
+	switch {
+	case in == nil:
+	case v.lost(in):
+		in.pins++
+		return in
+	default:
 		v.drop(in)
 	}
+	return nil
+}
+
+// KernelGone gives back all references, for a kernel that is gone without having done so. Who holds some beside it, for a
+// command, finds the inodes by their numbers, and may still call Forget.
+func (v *Volume) KernelGone() {
+	v.mu.Lock()
+	var lost []*inode
+	for ino := range v.kernel {
+		if in := v.forgotten(ino); in != nil {
+			lost = append(lost, in)
+		}
+	}
+	v.mu.Unlock()
+	for _, in := range lost {
+		v.letGo(in)
+	}
+}
+
+// held reports whether a program may come to a file that has no name: through a handle, or by way of what the kernel knows, as with a
+// descriptor of O_PATH; v.mu is held.
+func (v *Volume) held(in *inode) bool {
+	_, known := v.kernel[in.ino]
+	return known || in.opens > 0
+}
+
+// lost reports whether nobody can come to what was written to a file; v.mu is held.
+func (v *Volume) lost(in *inode) bool {
+	if !in.nameless.Load() || v.held(in) {
+		return false
+	}
+	_, changed := v.changed[in]
+	return changed
 }
 
 // cachedNow notes that the kernel has pages of a file or is about to, and reports whether those that it had are

@@ -85,13 +85,20 @@ func (v *Volume) stored(ctx context.Context, in *inode) (state, error) {
 		}
 		in.mu.Lock()
 		s, ok := v.storedState(in, try == rebuildTries)
-		if ok && gone && in.ready != nil {
-			in.ready, in.rebased = nil, true // it is not to enter the tree
+		if ok && gone {
+			in.withdraw()
 		}
 		in.mu.Unlock()
 		if ok {
 			return s, nil
 		}
+	}
+}
+
+// withdraw gives up the candidate, if there is one: it is not to enter the tree. in.mu is held.
+func (in *inode) withdraw() {
+	if in.ready != nil {
+		in.ready, in.rebased = nil, true
 	}
 }
 

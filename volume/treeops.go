@@ -306,6 +306,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 				_, err := link(t, now, in.id, dir.id, name)
 				if err == nil {
 					in.nameless.Store(false)
+					in.unnamed.Store(false)
 				}
 				return err
 			})

@@ -6,7 +6,7 @@ import (
 )
 
 // CreateUnnamed makes a regular file without a name, for files in a directory, and opens it: O_TMPFILE of
-// open(2). Link may give it names; else it is gone at its last close.
+// open(2). Link may give it a name; else it is gone when its last handle and the kernel's last reference are.
 //
 // To other devices it is a file that was made and removed, in one batch.
 func (v *Volume) CreateUnnamed(ctx context.Context, c Caller, parent uint64, mode uint32, flags int) (Attr, *Handle, error) {

@@ -227,9 +227,9 @@ func TestConcurrentEditsKeepBothVersions(t *testing.T) {
 	}
 }
 
-// TestContentGoesWithTheLastClose has what was written to a file without a name go when nobody can read it any
+// TestContentGoesWithTheLastReference has what was written to a file without a name go when nobody can read it any
 // more, and not only when the publisher comes by.
-func TestContentGoesWithTheLastClose(t *testing.T) {
+func TestContentGoesWithTheLastReference(t *testing.T) {
 	lose := map[string]func(r *rig) *Handle{
 		"unlinked": func(r *rig) *Handle {
 			h := r.create("f")
@@ -253,6 +253,7 @@ func TestContentGoesWithTheLastClose(t *testing.T) {
 		h := open(r)
 		r.write(h, strings.Repeat("x", 5000), 0)
 		h.Release()
+		r.Forget(h.Ino(), 1)
 		r.mu.Lock()
 		changed := len(r.changed)
 		r.mu.Unlock()
