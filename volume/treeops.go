@@ -399,6 +399,11 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 			if err := v.settleNamed(ctx, from, oldName); err != nil {
 				return err
 			}
+			if flags&RenameExchange != 0 { // that file moves too
+				if err := v.settleNamed(ctx, to, newName); err != nil {
+					return err
+				}
+			}
 			var moved namespace.Node
 			var replaced *namespace.Node
 			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
