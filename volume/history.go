@@ -68,7 +68,7 @@ func (v *Volume) SetVersion(ctx context.Context, ino uint64, c namespace.Content
 		if err := v.flush(ctx, in); err != nil {
 			return err
 		}
-		if err := v.commitQueue(ctx); err != nil {
+		if err := v.settle(ctx, in); err != nil {
 			return err
 		}
 		if err := v.setVersion(in, c); err != nil {

@@ -34,6 +34,23 @@ func (v *Volume) isLocal(in *inode, off, n int64) bool {
 	return true
 }
 
+// belowLocal reports whether what lies below all that is dirty is here, so that sealing that does not wait for the network.
+func (v *Volume) belowLocal(in *inode) bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return v.belowLocalHeld(in)
+}
+
+// belowLocalHeld is belowLocal with in.mu held.
+func (v *Volume) belowLocalHeld(in *inode) bool {
+	for index := range in.dirty {
+		if !v.pieceLocal(in.base, v.below(in, index)) {
+			return false
+		}
+	}
+	return true
+}
+
 // pieceLocal reports whether a piece can be filled without the network.
 func (v *Volume) pieceLocal(base chunk.Version, pc piece) bool {
 	if pc.off >= pc.limit && pc.id.IsZero() || pc.id.IsZero() && len(base.Inline) > 0 {

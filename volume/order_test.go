@@ -3,6 +3,7 @@ package volume
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/foreverfs/forever/internal/kv"
 )
@@ -23,5 +24,37 @@ func TestExchangeBringsContentAlong(t *testing.T) {
 		after := startRig(t, 1, r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.chunks, smallBlocks)
 		wantNames(t, map[string]string{"f": strings.Repeat("new", 10000), "new": strings.Repeat("f", 10000)}, after)
 		r.queueMu.Unlock()
+	}
+}
+
+// TestFileThatIsHeldHoldsUpNoOther: a closed file cannot enter the tree, as somebody who holds it waits for the network; others that are
+// closed do.
+func TestFileThatIsHeldHoldsUpNoOther(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	closed := func(name string) *inode {
+		h := r.create(name)
+		r.write(h, "content", 0)
+		must(t, h.Flush(ctx))
+		return h.in
+	}
+	r.queueMu.Lock()
+	held := closed("held")
+	held.fold.Lock()
+	r.queueMu.Unlock()
+	time.Sleep(2 * closeDelay) // the committer is at it
+	other := closed("other")
+	for end := time.Now().Add(5 * time.Second); r.changedHere(other); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Error("a closed file does not enter the tree while another one is held")
+			break
+		}
+	}
+	if !r.changedHere(held) {
+		t.Error("the file that is held was entered")
+	}
+	held.fold.Unlock()
+	must(t, r.commitAll(ctx))
+	if r.changedHere(held) {
+		t.Error("the file that was held is not in the tree")
 	}
 }

@@ -297,7 +297,8 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 		return nil
 	}
 	// Whoever begins to watch from here on has the queue committed first; see Publish.
-	if err := v.commitQueue(ctx); err != nil {
+	before(ctx)()
+	if err := v.settle(ctx, in); err != nil {
 		return err
 	}
 	v.announceOf(ctx, in)

@@ -54,10 +54,8 @@ func (v *Volume) sealsLater(in *inode) bool {
 	if in.settled() || !in.journals || in.savedGen != in.gen || len(in.dirty) > closeBlocks && !v.cfg.Peers.Alone() {
 		return false
 	}
-	for index := range in.dirty {
-		if !v.pieceLocal(in.base, v.below(in, index)) {
-			return false
-		}
+	if !v.belowLocalHeld(in) {
+		return false
 	}
 	in.closedGen, in.published = in.gen, v.now()
 	return true
@@ -114,7 +112,7 @@ func (v *Volume) committer() {
 		if v.ctx.Err() != nil {
 			return
 		}
-		if err := v.commitAll(v.ctx); err != nil && v.ctx.Err() == nil {
+		if err := v.commitQueue(v.ctx); err != nil && v.ctx.Err() == nil {
 			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
 		}
 	}
@@ -149,26 +147,16 @@ func (v *Volume) later(d time.Duration, ch chan struct{}) {
 	})
 }
 
-// commitQueue enters all queued candidates. On return none that was queued before is
-// still under way elsewhere. The publisher queues again what cannot be entered.
-func (v *Volume) commitQueue(ctx context.Context) error { return v.commitQueued(ctx, false) }
-
-// commitAll is commitQueue with what could not be entered before.
-func (v *Volume) commitAll(ctx context.Context) error { return v.commitQueued(ctx, true) }
-
-// commitQueued does not end with ctx: that only says who is to know before it waits.
-func (v *Volume) commitQueued(ctx context.Context, again bool) error {
+// commitQueue enters all that is queued, but for files that somebody holds, who may wait for the network: those stay in the
+// queue. Nor does it wait for the network itself. The publisher queues again what cannot be entered.
+func (v *Volume) commitQueue(ctx context.Context) error {
 	lock(ctx, &v.queueMu)
 	defer v.queueMu.Unlock()
 	v.mu.Lock()
 	list := v.ready
 	v.ready = nil
-	if again {
-		list = slices.AppendSeq(list, maps.Values(v.failed))
-		clear(v.failed)
-	}
 	v.mu.Unlock()
-	if len(list) > 0 { // one of them may be held by somebody who waits for the network
+	if len(list) > 0 { // there may be something to seal
 		before(ctx)()
 	}
 	var g errgroup.Group
@@ -176,30 +164,86 @@ func (v *Volume) commitQueued(ctx context.Context, again bool) error {
 	var errs []error
 	for _, w := range list {
 		if w.c == nil {
-			g.Go(func() error { return v.tried(w, v.settle(v.ctx, w.in)) })
-			continue
+			g.Go(func() error { return v.enter(w) })
+		} else {
+			errs = append(errs, v.enter(w))
 		}
-		w.in.fold.Lock()
-		w.in.mu.RLock()
-		current := w.in.ready == w.c // else a newer one has its own place in the queue
-		w.in.mu.RUnlock()
-		if current {
-			errs = append(errs, v.tried(w, v.commitReady(w.in)))
-		}
-		w.in.fold.Unlock()
 	}
-	return errors.Join(append(errs, g.Wait())...)
+	err := errors.Join(append(errs, g.Wait())...)
+	if v.queued() {
+		v.later(foldDelay, v.commit)
+	}
+	return err
+}
+
+// queued reports whether the queue is not empty.
+func (v *Volume) queued() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.ready) > 0
+}
+
+// enter brings one file of the queue into the tree.
+func (v *Volume) enter(w waiting) error {
+	in := w.in
+	if !in.fold.TryLock() {
+		v.mu.Lock()
+		v.ready = append(v.ready, w)
+		v.mu.Unlock()
+		return nil
+	}
+	defer in.fold.Unlock()
+	if w.c == nil {
+		if !v.belowLocal(in) { // any more
+			v.setFailed(w)
+			return nil
+		}
+		return v.tried(w, v.settleHeld(v.ctx, in))
+	}
+	in.mu.RLock()
+	current := in.ready == w.c // else a newer one has its own place in the queue
+	in.mu.RUnlock()
+	if !current {
+		return nil
+	}
+	return v.tried(w, v.commitReady(in))
+}
+
+// commitAll enters also what commitQueue leaves and what could not be entered before, however long that takes. On return
+// nothing that was queued before is still under way elsewhere. It does not end with ctx: that only says who is to know before it waits.
+func (v *Volume) commitAll(ctx context.Context) error {
+	err := v.commitQueue(ctx)
+	v.mu.Lock()
+	left := slices.AppendSeq(slices.Clone(v.ready), maps.Values(v.failed))
+	v.mu.Unlock()
+	if len(left) > 0 {
+		before(ctx)()
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for _, w := range left {
+		g.Go(func() error { return v.tried(w, v.settle(v.ctx, w.in)) })
+	}
+	return errors.Join(err, g.Wait())
 }
 
 // tried notes what came of a file in the queue: one that failed is no trouble of the next close, but whoever is to see
 // everything that was closed still waits for it.
 func (v *Volume) tried(w waiting, err error) error {
 	if err != nil {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.failed[w.in] = w
+		v.setFailed(w)
+		return err
 	}
-	return err
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.failed, w.in)
+	return nil
+}
+
+func (v *Volume) setFailed(w waiting) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.failed[w.in] = w
 }
 
 // settle brings a closed file's content into the tree now, before an
@@ -207,6 +251,11 @@ func (v *Volume) tried(w waiting, err error) error {
 func (v *Volume) settle(ctx context.Context, in *inode) error {
 	lock(ctx, &in.fold)
 	defer in.fold.Unlock()
+	return v.settleHeld(ctx, in)
+}
+
+// settleHeld is settle with in.fold held.
+func (v *Volume) settleHeld(ctx context.Context, in *inode) error {
 	if gen := in.closedAt(); gen != 0 {
 		if err := v.prepare(ctx, in); err != nil {
 			return err

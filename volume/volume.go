@@ -30,7 +30,7 @@ type Volume struct {
 	// How many ops that name chunks were made, and up to which of them the chunks are durable.
 	named, flushed atomic.Uint64
 
-	queueMu sync.Mutex // held while the queue is entered, so that SyncAll does not pass the committer
+	queueMu sync.Mutex // held while the queue is entered, so that commitAll does not pass the committer
 
 	mu      sync.Mutex
 	inodes  map[uint64]*inode
