@@ -2,6 +2,7 @@ package volume
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,27 @@ func TestExchangeBringsContentAlong(t *testing.T) {
 		after := startRig(t, 1, r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.chunks, smallBlocks)
 		wantNames(t, map[string]string{"f": strings.Repeat("new", 10000), "new": strings.Repeat("f", 10000)}, after)
 		r.queueMu.Unlock()
+	}
+}
+
+// TestDirectoryBringsContentAlong: files are made in a directory, closed, and the directory is renamed.
+func TestDirectoryBringsContentAlong(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	dir, err := r.Mkdir(ctx, Caller{}, RootIno, "new", 0755)
+	must(t, err)
+	_, h, err := r.Create(ctx, Caller{}, dir.Ino, "f", 0644, syscall.O_RDWR)
+	must(t, err)
+	r.write(h, "content", 0)
+	must(t, h.Flush(ctx))
+	h.Release()
+	must(t, r.Rename(ctx, RootIno, "new", RootIno, "dir", 0))
+	after := startRig(t, 1, r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.chunks, smallBlocks)
+	dir, err = after.Lookup(ctx, RootIno, "dir")
+	must(t, err)
+	a, err := after.Lookup(ctx, dir.Ino, "f")
+	must(t, err)
+	if a.Size != int64(len("content")) {
+		t.Errorf("the file has %d bytes after a crash", a.Size)
 	}
 }
 

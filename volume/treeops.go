@@ -428,11 +428,17 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 }
 
 // settleNamed brings the closed content of the file behind a name into the
-// tree, if this mount has some that is not.
+// tree, if this mount has some that is not. Of a directory, which may have been filled a moment ago, that of all files.
 func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error {
 	v.treeMu.RLock()
 	e, err := v.cfg.Tree.Lookup(dir.id, name)
 	v.treeMu.RUnlock()
+	if err == nil && e.Kind == namespace.KindDir {
+		if err := v.commitQueue(ctx); err != nil {
+			v.log.Warn("cannot enter the content of closed files before a directory is renamed; will try again", "error", err)
+		}
+		return nil
+	}
 	if err != nil || e.Kind != namespace.KindFile {
 		return err
 	}
