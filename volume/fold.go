@@ -508,7 +508,7 @@ func (v *Volume) commitReady(in *inode) error {
 		return fmt.Errorf("enter new content of inode %d: %w", in.ino, err)
 	}
 	v.wroteTree()
-	in.ready, in.journals, in.rebased = nil, false, false
+	in.ready, in.journals, in.kept, in.rebased = nil, false, false, false
 	in.recorded.Store(0)
 	in.base, in.baseID = c.version, got.ID
 	in.cut = min(c.version.Size, in.minSize)

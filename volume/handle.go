@@ -59,7 +59,7 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	}
 	if flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY && in.closedAt() != 0 {
 		// What was closed is a version of its own, unless it cannot be stored: then it is still in the journal.
-		if err := v.settle(ctx, in); err != nil {
+		if err := v.settleHere(ctx, in); err != nil {
 			v.log.Warn("cannot seal what was closed before somebody writes to it again", "inode", in.ino, "error", err)
 		}
 	}

@@ -28,7 +28,7 @@ type inode struct {
 	nameless atomic.Bool
 	// strayed is set once the file was changed by other ways than the kernel's: that may take it to be longer or shorter than it is.
 	strayed  atomic.Bool
-	recorded atomic.Int64 // bytes of journal records since the last commit
+	recorded atomic.Int64 // bytes of journal records since the last commit, or since records of the whole file replaced those before
 
 	watch atomic.Pointer[watchList] // see watchOf
 	names lookAhead                 // of a directory
@@ -68,6 +68,7 @@ type content struct {
 	saves    uint64 // journal records so far; guarded by fold
 	savedGen uint64 // the generation that the records hold
 	journals bool   // records exist that the next commit must remove
+	kept     bool   // they are there because it cannot be sealed
 
 	published   int64
 	lookedGen   uint64 // the generation when the publisher last looked

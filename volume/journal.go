@@ -211,7 +211,11 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 		}
 	}
 	if err := v.prepare(ctx, in); err != nil {
-		return err
+		kept := v.keep(in, err)
+		if v.cfg.Elsewhere != nil {
+			return err
+		}
+		return kept
 	}
 	return v.commitReady(in)
 }
@@ -227,24 +231,31 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 	if records == nil {
 		return false, nil
 	}
-	err = v.cfg.State.Update(func(tx kv.Tx) error { // together, so that no crash leaves a part
-		for i, r := range records {
-			if err := tx.Put(recordKey(in.id, in.saves+uint64(i)), r); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := v.cfg.State.Update(func(tx kv.Tx) error { return in.putRecords(tx, records) }); err != nil {
 		restore()
 		return false, fmt.Errorf("write a journal record: %w", err)
 	}
+	v.wroteRecords(in, records)
+	return true, nil
+}
+
+// putRecords writes records together, so that no crash leaves a part; in.fold is held.
+func (in *inode) putRecords(tx kv.Tx, records [][]byte) error {
+	for i, r := range records {
+		if err := tx.Put(recordKey(in.id, in.saves+uint64(i)), r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wroteRecords notes that putRecords is done; in.fold is held.
+func (v *Volume) wroteRecords(in *inode, records [][]byte) {
 	in.saves += uint64(len(records))
 	for _, r := range records {
 		in.recorded.Add(int64(len(r)))
 	}
 	v.unsynced.Store(true)
-	return true, nil
 }
 
 // journalRecords returns the records that journal writes, or nil if it is not to. They are
@@ -264,22 +275,32 @@ func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func()) {
 		return nil, nil
 	}
 	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime}
-	for extents := v.unsavedExtents(in); ; {
+	records = r.encodeAll(v.unsavedExtents(in))
+	return records, in.takeUnsaved()
+}
+
+// takeUnsaved notes that all of the file is in records that are about to be written; in.mu is held. If that fails, restore takes it back.
+func (in *inode) takeUnsaved() (restore func()) {
+	unsaved, saveMin := in.unsaved, in.saveMin
+	in.journals = true
+	in.unsaved, in.saveMin, in.savedGen = nil, in.size, in.gen
+	return func() {
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.unsaved, in.saveMin, in.savedGen = append(unsaved, in.unsaved...), min(saveMin, in.saveMin), 0
+	}
+}
+
+// encodeAll encodes a record with some extents, as several if they are much: the later ones cut nothing.
+func (r record) encodeAll(extents []fileExtent) (records [][]byte) {
+	for {
 		n := fitRecord(extents)
 		r.extents = extents[:n]
 		records = append(records, r.encode())
 		if extents = extents[n:]; len(extents) == 0 {
-			break
+			return records
 		}
 		r.minSize = r.size
-	}
-	unsaved, saveMin := in.unsaved, in.saveMin
-	in.journals = true
-	in.unsaved, in.saveMin, in.savedGen = nil, in.size, in.gen
-	return records, func() {
-		in.mu.Lock()
-		defer in.mu.Unlock()
-		in.unsaved, in.saveMin, in.savedGen = append(unsaved, in.unsaved...), min(saveMin, in.saveMin), 0
 	}
 }
 
@@ -329,13 +350,25 @@ func (v *Volume) save(ctx context.Context, in *inode) error {
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
 	in.fold.Lock()
 	defer in.fold.Unlock()
+	gone, done, err := v.saveHeld(in)
+	return gone || done, err
+}
+
+// saveHeld is saveNow with in.fold held. Of a file that is gone nothing is to be saved.
+func (v *Volume) saveHeld(in *inode) (gone, done bool, err error) {
 	if err := v.commitReady(in); err != nil {
-		return false, err
+		return false, false, err
 	}
 	if gone, err := v.orphan(in); gone || err != nil {
-		return gone, err
+		return gone, false, err
 	}
-	return v.journal(in)
+	in.mu.RLock()
+	done = in.saved()
+	in.mu.RUnlock()
+	if !done {
+		done, err = v.journal(in)
+	}
+	return false, done, err
 }
 
 // unsavedExtents returns what lies in the unsaved spans; in.mu is held. The

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,11 +33,26 @@ type waiting struct {
 
 // flushClosed is flush for a close. What an fsync has journalled is sealed after it, unless it is removed before.
 func (v *Volume) flushClosed(ctx context.Context, in *inode) error {
-	if !v.sealsLater(in) {
-		return v.flush(ctx, in)
+	if v.sealsLater(in) {
+		v.queue(waiting{in: in})
+		return nil
 	}
-	v.queue(waiting{in: in})
-	return nil
+	err := v.flush(ctx, in)
+	if err == nil && v.closedUnsealed(in) {
+		v.setFailed(waiting{in: in})
+	}
+	return err
+}
+
+// closedUnsealed marks a file as closed, and reports true, if its content is only in the journal.
+func (v *Volume) closedUnsealed(in *inode) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.changed || !in.saved() {
+		return false
+	}
+	in.closedGen = in.gen
+	return true
 }
 
 func (v *Volume) queue(w waiting) {
@@ -61,11 +77,30 @@ func (v *Volume) sealsLater(in *inode) bool {
 	return true
 }
 
-// flush makes a candidate of the file's content and sees to it that it enters
-// the tree soon. Errors of sealing and storing are reported here.
+// flush seals the file's content, or keeps in the journal what cannot be sealed. If that is no way either the error is reported here. That
+// the store is full is so in any case: a program that goes on would fill the journal.
 func (v *Volume) flush(ctx context.Context, in *inode) error {
+	err := v.seal(ctx, in)
+	if err == nil {
+		return nil
+	}
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	kept := v.keep(in, err)
+	if kept == nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return err
+	}
+	return kept
+}
+
+// seal makes a candidate of the file's content and sees to it that it enters
+// the tree soon. Errors of sealing and storing are reported here.
+func (v *Volume) seal(ctx context.Context, in *inode) error {
 	if !v.changedHere(in) {
 		return nil
+	}
+	if err := v.sealAway(ctx, in); err != nil {
+		return err
 	}
 	in.fold.Lock()
 	defer in.fold.Unlock()
@@ -73,6 +108,21 @@ func (v *Volume) flush(ctx context.Context, in *inode) error {
 		return err
 	}
 	return v.enqueue(in)
+}
+
+// sealAway seals a file's dirty blocks if what lies below one of them is not here. That may wait for the network: without in.fold, so that what
+// is written meanwhile can be journalled. What was written before is first, if it is little.
+func (v *Volume) sealAway(ctx context.Context, in *inode) error {
+	if v.belowLocal(in) {
+		return nil
+	}
+	lock(ctx, &in.fold)
+	gone, _, err := v.saveHeld(in)
+	in.fold.Unlock()
+	if gone || err != nil {
+		return err
+	}
+	return v.sealDirty(ctx, in)
 }
 
 // enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.
@@ -249,6 +299,11 @@ func (v *Volume) setFailed(w waiting) {
 // settle brings a closed file's content into the tree now, before an
 // operation that must not overtake it.
 func (v *Volume) settle(ctx context.Context, in *inode) error {
+	if in.closedAt() != 0 {
+		if err := v.sealAway(ctx, in); err != nil {
+			return err
+		}
+	}
 	lock(ctx, &in.fold)
 	defer in.fold.Unlock()
 	return v.settleHeld(ctx, in)
@@ -267,6 +322,14 @@ func (v *Volume) settleHeld(ctx context.Context, in *inode) error {
 		in.mu.Unlock()
 	}
 	return v.commitReady(in)
+}
+
+// settleHere is settle unless that would wait for the network: then what was closed is in the journal, which brings it back after a crash.
+func (v *Volume) settleHere(ctx context.Context, in *inode) error {
+	if in.closedAt() != 0 && !v.belowLocal(in) {
+		return nil
+	}
+	return v.settle(ctx, in)
 }
 
 // closedAt returns the generation of content that was closed and is not sealed, or 0.
@@ -425,15 +488,36 @@ func (v *Volume) syncState() error {
 
 // SyncAll brings all content into the tree, publishes it and makes it durable.
 func (v *Volume) SyncAll(ctx context.Context) error {
+	return errors.Join(v.flushAll(ctx), v.syncLog())
+}
+
+// SaveAll is SyncAll for somebody who ends: it is content with what cannot be sealed being in the journal.
+func (v *Volume) SaveAll(ctx context.Context) error {
+	err := v.flushAll(ctx)
+	if err != nil && v.allSaved() {
+		v.log.Warn("what was written cannot be sealed now; it is in the journal, and will be at the next start", "error", err)
+		err = nil
+	}
+	return errors.Join(err, v.syncLog())
+}
+
+// flushAll brings all content into the tree. The error is of what cannot be sealed, be it kept in the journal or not.
+func (v *Volume) flushAll(ctx context.Context) error {
 	var errs []error
 	for _, in := range v.changedInodes() {
-		if err := v.flush(ctx, in); err != nil {
+		if err := v.seal(ctx, in); err != nil {
+			in.fold.Lock()
+			_ = v.keep(in, err)
+			in.fold.Unlock()
 			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
 		}
 		v.release(in)
 	}
-	errs = append(errs, v.commitAll(ctx))
+	return errors.Join(append(errs, v.commitAll(ctx))...)
+}
+
+// syncLog publishes all that is in the tree and makes it durable.
+func (v *Volume) syncLog() error {
 	_, err := v.cutBatch()
-	errs = append(errs, err, v.cfg.State.Sync())
-	return errors.Join(errs...)
+	return errors.Join(err, v.cfg.State.Sync())
 }

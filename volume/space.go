@@ -28,17 +28,9 @@ type look struct {
 
 // leftForUse returns ENOSPC if too little of the disk is free; removals may use half of what is kept.
 func (v *Volume) leftForUse(removal bool) error {
-	if v.cfg.DiskUsage == nil {
-		return nil
-	}
-	l := v.looked.Load()
-	if l == nil || time.Since(l.at) > l.believed() {
-		total, free, err := v.cfg.DiskUsage()
-		if err != nil {
-			return nil // unknown: the write itself will tell
-		}
-		l = &look{time.Now(), free, min(keepFree, total/keepPart)}
-		v.looked.Store(l)
+	l, ok := v.lookAtDisk()
+	if !ok {
+		return nil // the write itself will tell
 	}
 	keep := l.keep
 	if removal {
@@ -48,6 +40,29 @@ func (v *Volume) leftForUse(removal bool) error {
 		return syscall.ENOSPC
 	}
 	return nil
+}
+
+// leftToJournal reports whether the disk has room for n bytes more in the journal: the state writes them twice.
+func (v *Volume) leftToJournal(n int64) bool {
+	l, ok := v.lookAtDisk()
+	return !ok || l.free >= l.keep+2*uint64(n)
+}
+
+// lookAtDisk returns what the disk has, if that is known.
+func (v *Volume) lookAtDisk() (l *look, ok bool) {
+	if v.cfg.DiskUsage == nil {
+		return nil, false
+	}
+	if l = v.looked.Load(); l != nil && time.Since(l.at) <= l.believed() {
+		return l, true
+	}
+	total, free, err := v.cfg.DiskUsage()
+	if err != nil {
+		return nil, false
+	}
+	l = &look{time.Now(), free, min(keepFree, total/keepPart)}
+	v.looked.Store(l)
+	return l, true
 }
 
 // believed returns how long what was seen counts.

@@ -296,7 +296,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 		if in.unnamed.Load() {
 			link, err = (*namespace.Tree).LinkUnnamed, v.settleAll(ctx, in)
 		} else {
-			err = v.settle(ctx, in)
+			err = v.settleHere(ctx, in)
 		}
 		if err != nil {
 			return err
@@ -447,7 +447,7 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 		return nil
 	}
 	defer v.release(in)
-	return v.settle(ctx, in)
+	return v.settleHere(ctx, in)
 }
 
 // Setattr changes attributes and returns them all.
@@ -467,7 +467,7 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 		}
 		if s.Valid&(SetMtime|SetMtimeNow) != 0 && in.closedAt() != 0 {
 			// After a crash the journal, which has the time of the write, would enter the content behind this op.
-			if err := v.settle(ctx, in); err != nil {
+			if err := v.settleHere(ctx, in); err != nil {
 				v.log.Warn("cannot seal a closed file yet; a crash could undo the time it is given", "inode", in.ino, "error", err)
 			}
 		}
@@ -500,7 +500,7 @@ func (v *Volume) setSize(ctx context.Context, in *inode, size int64, held bool) 
 	if held {
 		return nil
 	}
-	return v.flush(ctx, in)
+	return v.flushClosed(ctx, in)
 }
 
 // setAttr makes the op for everything but the size.

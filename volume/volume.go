@@ -126,11 +126,11 @@ func (v *Volume) stop() {
 	v.wg.Wait()
 }
 
-// Close brings everything into the tree and the log, makes it durable and
+// Close brings everything into the tree and the log, or what cannot be sealed into the journal, makes it durable and
 // stops. It may be called twice; both calls return the same.
 func (v *Volume) Close() error {
 	v.once.Do(func() {
-		err := v.SyncAll(context.Background())
+		err := v.SaveAll(context.Background())
 		v.stop()
 		_, cutErr := v.cutBatch()
 		v.closed = errors.Join(err, cutErr, v.cfg.State.Sync())

@@ -85,7 +85,7 @@ func (n *Node) unmount() error {
 	default:
 	}
 	// What was written so far must not depend on how the unmounting goes.
-	flushed := n.vol.SyncAll(context.Background())
+	flushed := n.vol.SaveAll(context.Background())
 	err := m.server.Unmount()
 	<-m.done
 	return errors.Join(flushed, err)
