@@ -129,6 +129,8 @@ type Config struct {
 	BatchDelay time.Duration
 	// Now is the wall clock; nil means time.Now.
 	Now func() time.Time
+	// Uptime is a clock that is never set; nil means the time since Open.
+	Uptime func() time.Duration
 }
 
 func (c *Config) setDefaults() {
@@ -164,5 +166,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Uptime == nil {
+		began := time.Now()
+		c.Uptime = func() time.Duration { return time.Since(began) }
 	}
 }

@@ -70,9 +70,9 @@ type content struct {
 	journals bool   // records exist that the next commit must remove
 	kept     bool   // they are there because it cannot be sealed
 
-	published   int64
+	published   int64  // when it was last, by Volume.uptime
 	lookedGen   uint64 // the generation when the publisher last looked
-	firstChange int64  // when the first change was made that is not in the tree
+	firstChange int64  // when the first change was made that is not in the tree, likewise
 }
 
 // candidate is a version whose chunks are stored, waiting for them to be
@@ -125,7 +125,7 @@ func (v *Volume) blockSize(in *inode) int64 {
 func (v *Volume) touched(in *inode) {
 	now := v.now()
 	if !in.changed {
-		in.firstChange = now
+		in.firstChange = v.uptime()
 	}
 	in.gen++
 	in.changed = true

@@ -31,7 +31,7 @@ func (v *Volume) keep(in *inode, why error) error {
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.published = v.now() // that was a try
+	in.published = v.uptime() // that was a try
 	if !in.kept {
 		in.kept = true
 		v.log.Warn("what was written to a file cannot be sealed yet; it is journalled", "inode", in.ino, "error", why)

@@ -73,7 +73,7 @@ func (v *Volume) sealsLater(in *inode) bool {
 	if !v.belowLocalHeld(in) {
 		return false
 	}
-	in.closedGen, in.published = in.gen, v.now()
+	in.closedGen, in.published = in.gen, v.uptime()
 	return true
 }
 
@@ -129,7 +129,7 @@ func (v *Volume) sealAway(ctx context.Context, in *inode) error {
 func (v *Volume) enqueue(in *inode) error {
 	in.mu.Lock()
 	c := in.ready
-	in.published = v.now()
+	in.published = v.uptime()
 	in.mu.Unlock()
 	if c == nil {
 		return nil
@@ -370,7 +370,7 @@ const (
 
 // publishDue publishes a file if it is time, or else journals it.
 func (v *Volume) publishDue(in *inode) error {
-	now, interval := v.now(), int64(v.cfg.PublishInterval)
+	now, interval := v.uptime(), int64(v.cfg.PublishInterval)
 	in.mu.Lock()
 	hot := in.gen != in.lookedGen
 	in.lookedGen = in.gen

@@ -19,7 +19,7 @@ func TestPublishedAnIntervalAfterTheFirstChange(t *testing.T) {
 	var minutes atomic.Int64
 	minutes.Store(100_000)
 	r := newRig(t, 1, func(c *Config) { // which publishes every hour of this clock, when it is asked to
-		c.Now = func() time.Time { return time.Unix(0, 0).Add(time.Duration(minutes.Load()) * time.Minute) }
+		c.Uptime = func() time.Duration { return time.Duration(minutes.Load()) * time.Minute }
 	})
 	h := r.create("f")
 	r.write(h, "half of ", 0)
@@ -44,6 +44,26 @@ func TestPublishedAnIntervalAfterTheFirstChange(t *testing.T) {
 	r.write(h, "the content", 0)
 	if look() {
 		t.Fatal("published again before the interval is over")
+	}
+}
+
+// TestClockThatIsSetBackDelaysNothing: neither of a file that was published before nor of one that was changed before.
+func TestClockThatIsSetBackDelaysNothing(t *testing.T) {
+	var step atomic.Int64
+	r := newRig(t, 1, func(c *Config) {
+		c.PublishInterval = 10 * time.Millisecond
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(step.Load())) }
+	})
+	published, changed := r.create("published"), r.create("changed")
+	r.write(published, "before", 0)
+	must(t, r.flush(ctx, published.in))
+	r.write(changed, "before", 0)
+	step.Store(-int64(time.Hour))
+	r.write(published, "after", 0)
+	for end := time.Now().Add(5 * time.Second); r.changedHere(published.in) || r.changedHere(changed.in); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not published after the clock was set back")
+		}
 	}
 }
 

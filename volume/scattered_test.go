@@ -62,7 +62,7 @@ func TestScatteredWritesArePublishedLater(t *testing.T) {
 	var hours atomic.Int64
 	r := newRig(t, 1, func(c *Config) { // which publishes each hour of this clock, when it is asked to
 		c.BlockLog = 14
-		c.Now = func() time.Time { return time.Unix(0, 0).Add(time.Duration(hours.Load()) * time.Hour) }
+		c.Uptime = func() time.Duration { return time.Duration(hours.Load()) * time.Hour }
 	})
 	h := big(r)
 	look := func() (inTree bool) {
@@ -98,7 +98,7 @@ func TestMuchIsNotJournalledForLong(t *testing.T) {
 	var hours atomic.Int64
 	r := newRig(t, 1, func(c *Config) {
 		c.BlockLog = 14
-		c.Now = func() time.Time { return time.Unix(0, 0).Add(time.Duration(hours.Load()) * time.Hour) }
+		c.Uptime = func() time.Duration { return time.Duration(hours.Load()) * time.Hour }
 	})
 	h := big(r)
 	hours.Add(100)

@@ -147,6 +147,9 @@ func (v *Volume) SetNotifier(n Notifier) {
 
 func (v *Volume) now() int64 { return v.cfg.Now().UnixNano() }
 
+// uptime is what intervals are measured by: the wall clock may be set.
+func (v *Volume) uptime() int64 { return int64(v.cfg.Uptime()) }
+
 // writable returns ErrReadOnly where nothing may be changed.
 func (v *Volume) writable() error {
 	if v.cfg.ReadOnly {
