@@ -64,6 +64,10 @@ func (p *pair) handle(i int, e Event) {
 	if err != nil {
 		p.t.Fatalf("machine %d: %v", i, err)
 	}
+	p.carryOut(i, effects)
+}
+
+func (p *pair) carryOut(i int, effects []Effect) {
 	for _, f := range effects {
 		switch f := f.(type) {
 		case Done:
@@ -309,6 +313,53 @@ func TestUnansweredTest(t *testing.T) {
 	p.expect(1, Refused)
 	if got := p.results[1].Blocker; got != (Held{Lock: want}) {
 		t.Errorf("%+v is in the way, want %+v", got, want)
+	}
+}
+
+// TestFirstBlockerIsNamed asks, on either mount, who holds a lock where several do.
+func TestFirstBlockerIsNamed(t *testing.T) {
+	p := newPair(t, Config{})
+	p.expect(p.acquire(0, 1, exclusiveLock(30, 49), false), Granted)
+	p.expect(p.acquire(0, 1, sharedLock(20, 29), false), Granted)
+	p.expect(p.acquire(1, 2, sharedLock(10, 15), false), Granted)
+	p.expect(p.acquire(1, 2, sharedLock(60, 69), false), Granted)
+	for _, c := range []struct {
+		asked, want Lock
+		here        [2]bool // whether the mount has a name for the holder
+	}{
+		{exclusiveLock(25, 74), sharedLock(20, 29), [2]bool{true, false}},
+		{exclusiveLock(0, 74), sharedLock(10, 15), [2]bool{false, true}},
+		{exclusiveLock(16, 74), sharedLock(20, 29), [2]bool{true, false}},
+		{exclusiveLock(50, 74), sharedLock(60, 69), [2]bool{false, true}},
+		{sharedLock(0, 74), exclusiveLock(30, 49), [2]bool{true, false}},
+	} {
+		for i, here := range c.here {
+			p.op++
+			p.step(i, Acquire{Op: p.op, Test: true, Held: Held{Owner: 3, Lock: c.asked}})
+			p.expect(p.op, Refused)
+			if got := p.results[p.op].Blocker; got.Lock != c.want || (got.Owner != 0) != here {
+				t.Errorf("mount %d, %+v: %+v is in the way, want %+v", i, c.asked, got, c.want)
+			}
+		}
+	}
+}
+
+// TestUnlockedBlockerIsNotNamed asks while the word is on its way that a lock of the other mount is gone: one held here
+// is in the way, too, so the answer is certain but for whose.
+func TestUnlockedBlockerIsNotNamed(t *testing.T) {
+	p := newPair(t, Config{})
+	p.expect(p.acquire(1, 2, sharedLock(10, 15), false), Granted)
+	p.expect(p.acquire(0, 1, sharedLock(20, 29), false), Granted)
+	effects, err := p.m[1].Step(p.now, Release{Held: Held{Owner: 2, Lock: sharedLock(10, 15)}, Seq: p.seq[1]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.later(0, Acquire{Op: 9, Test: true, Held: Held{Owner: 3, Lock: exclusiveLock(0, 74)}})
+	p.carryOut(1, effects)
+	p.run()
+	p.expect(9, Refused)
+	if got := p.results[9].Blocker; got.Lock != sharedLock(20, 29) {
+		t.Errorf("%+v is in the way", got)
 	}
 }
 

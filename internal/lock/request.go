@@ -178,23 +178,22 @@ func (f *file) resume(r *request) {
 	}
 }
 
-// blocker returns what is known to hold up a request.
-func (f *file) blocker(m *Machine, r *request) (Held, bool) {
-	if h, ok := f.held.blocker(&r.Held); ok {
-		return h, true
-	}
+// blocker returns what is known to hold up a request: of several locks the one that starts first, as whoever
+// asks for one after the other goes on behind it.
+func (f *file) blocker(m *Machine, r *request) (first Held, found bool) {
+	first, found = f.held.blocker(&r.Held)
 	for _, p := range m.peers {
 		s := f.share(p)
 		if s == nil || !m.counts(p) {
 			continue
 		}
 		for i := range s.theirs {
-			if s.theirs[i].clashes(&r.Lock) {
-				return Held{Lock: s.theirs[i]}, true
+			if o := &s.theirs[i]; o.clashes(&r.Lock) && (!found || o.Start < first.Start) {
+				first, found = Held{Lock: *o}, true
 			}
 		}
 	}
-	return Held{}, false
+	return first, found
 }
 
 // evaluate decides requests; everybody who counts has consented.
@@ -229,7 +228,7 @@ func (m *Machine) evaluate(f *file) {
 // of a peer keeps it up, and what is known of that is older than the request. It was perhaps unlocked
 // before, and the word is on its way. Then that peer is asked anew.
 func (f *file) doubt(m *Machine, r *request) (doubt bool) {
-	if _, held := f.held.blocker(&r.Held); held {
+	if _, held := f.held.blocker(&r.Held); held && !r.Test { // a test is to name the peer's if that starts first
 		return false
 	}
 	for _, p := range m.peers {

@@ -8,14 +8,15 @@ import (
 // table is the locks that the processes of this mount hold on one file.
 type table []Held
 
-// blocker returns a lock of another owner that excludes h.
-func (t table) blocker(h *Held) (Held, bool) {
+// blocker returns the first lock of another owner, by where it starts, that excludes h.
+func (t table) blocker(h *Held) (first Held, found bool) {
 	for i := range t {
-		if t[i].Owner != h.Owner && t[i].clashes(&h.Lock) {
-			return t[i], true
+		o := &t[i]
+		if o.Owner != h.Owner && o.clashes(&h.Lock) && (!found || o.Start < first.Start) {
+			first, found = *o, true
 		}
 	}
-	return Held{}, false
+	return first, found
 }
 
 // covers reports whether h takes nothing that its owner does not have already.

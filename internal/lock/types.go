@@ -206,7 +206,7 @@ type Effect interface{ effect() }
 type (
 	// Send says that Poll has a message for the peer.
 	Send struct{ Peer Peer }
-	// Done says that a request is over. Blocker is what held up a test; it has no
+	// Done says that a request is over. Blocker is what held up a test, of several locks the one that starts first; it has no
 	// PID if it is another mount's. If a peer did not answer in time, it is all that was asked for.
 	Done struct {
 		Op      Op
