@@ -3,7 +3,6 @@ package volume
 import (
 	"context"
 	"fmt"
-	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -22,27 +21,21 @@ type DirHandle struct {
 	cold atomic.Bool // what was read ahead was not in memory
 
 	mu    sync.Mutex
-	marks []dirMark // where pages begin, by ascending cookie
-	pages []dirPage // one behind the other: those that may be asked for again
+	way   *listing  // that Read goes on with; nil: none yet
+	pages []dirPage // of way, one behind the other: those that may be asked for again
 }
 
 // dirPage is a run of entries.
 type dirPage struct {
-	at      uint64 // cookie before the first
+	place   uint64 // before the first
 	entries []namespace.Entry
 	last    bool // of the directory
 }
 
-// end returns the cookie after the last entry.
-func (p *dirPage) end() uint64 { return p.at + uint64(len(p.entries)) }
+// end returns the place after the last entry.
+func (p *dirPage) end() uint64 { return p.place + uint64(len(p.entries)) }
 
-// dirMark says that the entries after cookie are those after name.
-type dirMark struct {
-	cookie uint64
-	name   string
-}
-
-// Cookies 1 and 2 follow "." and ".."; names begin there.
+// Cookies 1 and 2 follow "." and ".."; names begin there, and so do places.
 const firstName = 2
 
 // OpenDir opens a directory.
@@ -60,7 +53,7 @@ func (v *Volume) OpenDir(ctx context.Context, ino uint64) (*DirHandle, error) {
 		v.release(in)
 		return nil, err
 	}
-	return &DirHandle{v: v, in: in, marks: []dirMark{{firstName, ""}}}, nil
+	return &DirHandle{v: v, in: in}, nil
 }
 
 // Release ends the handle. It may be called twice.
@@ -69,18 +62,14 @@ func (d *DirHandle) Release() { d.once.Do(func() { d.v.release(d.in) }) }
 // Observe sees to it that what Read returns next, from the start, is what connected mounts made of it.
 func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 
-// Read returns up to limit entries after the position cookie; 0 is the start. No
-// entries: the end.
+// Read returns up to limit entries after the position cookie; 0 is the start, others are those of entries that this or another
+// handle of the directory returned. No entries: the end. Cookies grow from one entry to the next.
 func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := make([]DirEntry, 0, min(limit, 2*dirPageSize))
 	if cookie == 0 { // rewound: forget what was read
-		d.marks, d.pages = d.marks[:1], nil
-	}
-	// Of what is returned the kernel may take only the beginning, and go on from there.
-	for len(d.pages) > 1 && d.pages[0].end() <= cookie {
-		d.pages = d.pages[1:]
+		d.pages = nil
 	}
 	for ; cookie < firstName && len(out) < limit; cookie++ {
 		e := DirEntry{Name: ".", Ino: d.in.ino, Kind: namespace.KindDir, Cookie: cookie + 1}
@@ -89,20 +78,25 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 		}
 		out = append(out, e)
 	}
+	place := d.find(cookie)
+	// Of what is returned the kernel may take only the beginning, and go on from there.
+	for len(d.pages) > 1 && d.pages[0].end() <= place {
+		d.pages = d.pages[1:]
+	}
 	for len(out) < limit {
-		page, err := d.seek(cookie)
+		page, err := d.seek(place)
 		if err != nil {
 			return nil, err
 		}
 		if page == nil {
 			break
 		}
-		for _, e := range page.entries[cookie-page.at:] {
+		for _, e := range page.entries[place-page.place:] {
 			if len(out) == limit {
 				break
 			}
-			cookie++
-			out = append(out, DirEntry{Name: e.Name, Ino: e.Node.Ino(), Kind: e.Kind, Cookie: cookie, id: e.Node})
+			place++
+			out = append(out, DirEntry{Name: e.Name, Ino: e.Node.Ino(), Kind: e.Kind, Cookie: d.way.cookie(place), id: e.Node})
 		}
 	}
 	return out, nil
@@ -117,39 +111,76 @@ func (v *Volume) parent(dir *inode) uint64 {
 	return n.Parent.Ino()
 }
 
-// seek returns the page with the entry after cookie, or nil if there is none.
-func (d *DirHandle) seek(cookie uint64) (*dirPage, error) {
+// find returns the place that a cookie stands for, and goes on with the listing that it is of. One that is not known (any more)
+// counts from the start.
+func (d *DirHandle) find(cookie uint64) (place uint64) {
+	number, place := parseCookie(cookie)
+	switch {
+	case cookie <= firstName:
+		if len(d.pages) == 0 || d.pages[0].place != firstName {
+			d.begin(firstName, "")
+		}
+		return firstName
+	case d.way == nil || d.way.number != number:
+		if d.way, d.pages = d.v.listings.find(d.in.id, number), nil; d.way == nil {
+			d.begin(firstName, "")
+		}
+	}
+	return place
+}
+
+// begin goes on with a new listing, of what follows a name.
+func (d *DirHandle) begin(place uint64, after string) {
+	d.way, d.pages = d.v.listings.begin(d.in.id, place, after), nil
+}
+
+// seek returns the page with the entry after a place, or nil if there is none.
+func (d *DirHandle) seek(place uint64) (*dirPage, error) {
 	for {
 		for i := range d.pages {
 			switch p := &d.pages[i]; {
-			case p.at <= cookie && cookie < p.end():
+			case p.place <= place && place < p.end():
 				return p, nil
-			case p.last && cookie >= p.end():
+			case p.last && place >= p.end():
 				return nil, nil
 			}
 		}
-		if err := d.load(cookie); err != nil {
+		if err := d.load(place); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// load reads the page that begins at the last mark not after cookie; each call
-// with one cookie comes a page nearer.
-func (d *DirHandle) load(cookie uint64) error {
-	i := sort.Search(len(d.marks), func(i int) bool { return d.marks[i].cookie > cookie }) - 1
-	m := d.marks[i]
-	entries, err := d.v.list(d.in.id, m.name, dirPageSize)
+// load reads the page that begins at the last mark not after a place; each call
+// with one place comes a page nearer. Where the listing has given other names before, it goes on with a new one
+// behind the name that it gave at the place.
+func (d *DirHandle) load(place uint64) error {
+	s := d.v.listings
+	m, i := s.mark(d.way, place)
+	if i < 0 { // no cookie that was given
+		d.begin(firstName, "")
+		return nil
+	}
+	entries, err := d.v.list(d.in.id, m.after, dirPageSize)
 	if err != nil {
 		return fmt.Errorf("list inode %d: %w", d.in.ino, err)
 	}
-	p := dirPage{at: m.cookie, entries: entries, last: len(entries) < dirPageSize}
-	if n := len(d.pages); n > 0 && d.pages[n-1].end() != p.at {
+	p := dirPage{place: m.place, entries: entries, last: len(entries) < dirPageSize}
+	if place < p.end() || p.last {
+		if given := s.give(d.way, i, entries); given != nil {
+			if place > m.place {
+				m.after = given.at(place - m.place - 1)
+			}
+			d.begin(place, m.after)
+			return nil
+		}
+	}
+	if !p.last {
+		s.extend(d.way, i, p.end(), entries[len(entries)-1].Name)
+	}
+	if n := len(d.pages); n > 0 && d.pages[n-1].end() != p.place {
 		d.pages = nil
 	}
 	d.pages = append(d.pages, p)
-	if i == len(d.marks)-1 && !p.last {
-		d.marks = append(d.marks, dirMark{p.end(), entries[len(entries)-1].Name})
-	}
 	return nil
 }

@@ -49,6 +49,8 @@ type Volume struct {
 	leaving leaving
 	walk    walk
 
+	listings *listings
+
 	seals    chan sealJob
 	sealing  atomic.Int64 // blocks queued for sealing or being sealed
 	unsynced atomic.Bool  // the state has updates that no Sync followed
@@ -82,6 +84,7 @@ func Open(cfg Config) (*Volume, error) {
 		batch:     make(chan struct{}, 1),
 		ahead:     make(chan struct{}, maxReadAhead),
 		aheadNext: make(chan func()),
+		listings:  newListings(),
 		leaving:   leaving{patience: leavingPatience, by: map[uint64]leaver{}},
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
