@@ -53,6 +53,7 @@ var helpers = map[string]func(args []string) error{
 	"fsetid":  fsetidHelper,
 	"append":  appendHelper,
 	"excl":    exclHelper,
+	"handler": handlerHelper,
 	"mmap2":   mmapTwoHelper,
 }
 
@@ -80,6 +81,7 @@ type memChunks struct {
 	mu     sync.Mutex
 	chunks map[chunk.ID][]byte
 	hold   chan struct{} // not nil: Get waits until it is closed
+	slow   bool          // what is held up comes from a slow disk, not from another machine
 	held   atomic.Int32
 }
 
@@ -111,15 +113,21 @@ func (m *memChunks) Put(_ context.Context, sealed []byte) (chunk.ID, error) {
 }
 
 func (m *memChunks) Sync(context.Context) error { return nil }
-func (m *memChunks) Local(chunk.ID) bool        { return true }
 func (m *memChunks) Passed(_, _ chunk.ID)       {}
+
+func (m *memChunks) Local(chunk.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hold == nil || m.slow
+}
 
 func (m *memChunks) Ahead(context.Context, chunk.ID) error { return nil }
 
-func (m *memChunks) holdUp() (release func()) {
+// holdUp has Get wait until release, as for another machine or for a slow disk.
+func (m *memChunks) holdUp(slow bool) (release func()) {
 	ch := make(chan struct{})
 	m.mu.Lock()
-	m.hold = ch
+	m.hold, m.slow = ch, slow
 	m.mu.Unlock()
 	return sync.OnceFunc(func() {
 		m.mu.Lock()

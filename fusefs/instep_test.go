@@ -237,7 +237,7 @@ func TestWaitingForAClose(t *testing.T) {
 	must(t, err)
 	_, err = f.WriteAt([]byte("abc"), 70000)
 	must(t, errors.Join(err, f.Close())) // in the queue
-	release := r.chunks.holdUp()
+	release := r.chunks.holdUp(false)
 	_, err = g.WriteAt([]byte("abc"), 1<<20+5)
 	must(t, err)
 	var wg sync.WaitGroup

@@ -11,24 +11,34 @@ import (
 
 	"bazil.org/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/foreverfs/forever/volume"
 )
 
 // The kernel sends INTERRUPT, once, when the waiting thread gets any signal. Many
 // are of no concern: every Go program interrupts its own threads all the time, and no program
 // expects a close or fsync of a file to fail with EINTR for that. So it is looked up which
 // signal waits, and as long as none that should end the wait does, looked again.
+//
+// A signal that kills the process ends every wait at once. One that asks the program to stop, and that it has a handler
+// for, ends only reads, and only such as take unusually long because another machine has the content: databases take
+// EINTR from a file for a failure of the disk.
 
-// interruptPoll is how often the signals of a thread are looked at after its first one.
-const interruptPoll = 50 * time.Millisecond
+const (
+	// interruptPoll is how often the signals of a thread are looked at after its first one.
+	interruptPoll = 50 * time.Millisecond
+	// farPatience is how long a read waits for another machine before a signal that the program handles ends it.
+	farPatience = time.Second
+)
 
 // waiter is a request that an interrupt can reach.
 type waiter struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
-	thread  uint32 // that waits, 0 if it is not known here
-	read    bool   // nothing is changed: failing it with EINTR does no harm
-	lock    bool   // the kernel itself asks again if the signal does not matter
-	watched bool   // guarded by Server.callMu
+	thread  uint32       // that waits, 0 if it is not known here
+	wait    *volume.Wait // of a read, nil of others: it changes nothing, and may fail with EINTR
+	lock    bool         // the kernel itself asks again if the signal does not matter
+	watched bool         // guarded by Server.callMu
 }
 
 // register makes a context for the request of c that an interrupt ends, and
@@ -38,13 +48,16 @@ func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	if u, ok := req.(*fuse.UnrecognizedRequest); ok {
 		read = u.Opcode == opLseek
 	}
-	w := &waiter{thread: c.hdr.Pid, read: read}
+	w := &waiter{thread: c.hdr.Pid}
 	switch req.(type) {
 	case *fuse.LockRequest, *fuse.LockWaitRequest: // not who holds a lock
 		w.lock = true
 	}
 	w.ctx, w.cancel = context.WithCancel(c.idleCtx)
 	c.ctx = w.ctx
+	if read {
+		c.ctx, w.wait = s.vol.WithWait(w.ctx)
+	}
 	leave := s.enter(c.hdr.ID, w)
 	return func() {
 		leave()
@@ -105,7 +118,8 @@ func (w *waiter) endIfWanted() bool {
 		return true
 	}
 	sig, err := readSignals(w.thread)
-	end := sig.fatal() || w.read && (err != nil || sig.asked())
+	asked := err != nil || sig.asked() // if they cannot be read it may be so
+	end := sig.fatal() || asked && w.wait != nil && w.wait.Far(farPatience)
 	if end {
 		w.cancel()
 	}

@@ -138,7 +138,7 @@ func evict(t *testing.T, r *rig, name string) {
 func TestStuckReadsHoldUpNobody(t *testing.T) {
 	r := mount(t, nil)
 	evict(t, r, "big")
-	release := r.chunks.holdUp()
+	release := r.chunks.holdUp(false)
 	defer release()
 	const readers = 8
 	var out [readers]bytes.Buffer
@@ -165,7 +165,7 @@ func TestStuckReadsHoldUpNobody(t *testing.T) {
 func TestStuckReadIsInterrupted(t *testing.T) {
 	r := mount(t, nil)
 	evict(t, r, "big")
-	release := r.chunks.holdUp()
+	release := r.chunks.holdUp(false)
 	defer release()
 	for _, sig := range []os.Signal{os.Interrupt, os.Kill} {
 		cat := exec.Command("cat", r.path("big"))
@@ -346,7 +346,7 @@ func TestUnmountWithOpenFiles(t *testing.T) {
 func TestUnmountWithStuckRead(t *testing.T) {
 	r := mount(t, nil)
 	evict(t, r, "big")
-	release := r.chunks.holdUp()
+	release := r.chunks.holdUp(false)
 	defer release()
 	cat := exec.Command("cat", r.path("big"))
 	must(t, cat.Start())

@@ -78,6 +78,7 @@ func (c *blockCache) use(ctx context.Context, id chunk.ID, fn func(plain []byte)
 // not kept either: for files of one block, which the kernel reads whole and keeps.
 func (c *blockCache) once(ctx context.Context, dst []byte, id chunk.ID) (n int, err error) {
 	if !c.has(id) {
+		awaits(ctx, id)
 		plain, err := c.load(ctx, dst[:0:len(dst)], id)
 		return copy(dst, plain), err // mostly onto itself
 	}
@@ -99,16 +100,15 @@ func (c *blockCache) take(ctx context.Context, id chunk.ID, keep bool) (*cached,
 			l = &cacheLoad{done: make(chan struct{})}
 			c.loads[id] = l
 			c.mu.Unlock()
+			awaits(ctx, id)
 			c.fill(ctx, id, l, keep)
 			return l.item, l.err
 		}
 		c.mu.Unlock()
+		awaits(ctx, id)
 		select {
 		case <-l.done:
-			// Looked up again, as it may have left the cache meanwhile.
-			if err := ctx.Err(); err != nil {
-				return nil, err
-			}
+			// Looked up again, as it may have left the cache meanwhile. If it is there it is taken, whatever has become of ctx.
 			if l.err != nil && !isContextErr(l.err) {
 				return nil, l.err
 			}

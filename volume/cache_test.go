@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/foreverfs/forever/chunk"
 )
@@ -44,6 +46,36 @@ func TestCacheMemory(t *testing.T) {
 			}
 		})
 	}
+	wg.Wait()
+}
+
+// lateEnd is a context that ends just when nobody waits for it any more.
+type lateEnd struct{ context.Context }
+
+func (lateEnd) Err() error { return context.Canceled }
+
+// TestCacheTakesWhatIsHere: a wait that ends as the chunk arrives has the chunk.
+func TestCacheTakesWhatIsHere(t *testing.T) {
+	begun, arrive := make(chan struct{}), make(chan struct{})
+	c := newBlockCache(1<<20, func(context.Context, []byte, chunk.ID) ([]byte, error) {
+		close(begun)
+		<-arrive
+		return []byte("content"), nil
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = c.get(ctx, chunk.ID{1}) })
+	<-begun
+	w := &Wait{local: func(chunk.ID) bool { return false }}
+	wg.Go(func() {
+		if p, err := c.get(context.WithValue(lateEnd{ctx}, waitKey{}, w), chunk.ID{1}); err != nil || string(p) != "content" {
+			t.Errorf("%q, %v", p, err)
+		}
+	})
+	for !w.Far(0) {
+		runtime.Gosched()
+	}
+	time.Sleep(time.Millisecond)
+	close(arrive)
 	wg.Wait()
 }
 

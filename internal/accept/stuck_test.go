@@ -29,20 +29,23 @@ func TestStuckReadIsInterrupted(t *testing.T) {
 	}
 	defer resume()
 	const limit = 200 * time.Millisecond
+	const soon = 300 * time.Millisecond // by then it waits for content
 	for _, c := range []struct {
 		sig  syscall.Signal
+		wait time.Duration
 		prog string
 		args []string
 	}{
-		{syscall.SIGINT, "tail", []string{"-c", "100000", name}},
-		{syscall.SIGKILL, "tail", []string{"-c", "100000", name}},
-		{syscall.SIGTERM, "cat", []string{name}},
-		{syscall.SIGINT, "dd", []string{"if=" + name, "of=/dev/null", "bs=1M", "skip=12", "count=1", "iflag=direct"}},
-		{syscall.SIGKILL, "dd", []string{"if=" + name, "of=/dev/null", "bs=1M", "skip=14", "count=1", "iflag=direct"}},
+		{syscall.SIGINT, soon, "tail", []string{"-c", "100000", name}},
+		{syscall.SIGKILL, soon, "tail", []string{"-c", "100000", name}},
+		{syscall.SIGTERM, soon, "cat", []string{name}},
+		// dd handles this one: it ends what takes longer than a read should.
+		{syscall.SIGINT, 1200 * time.Millisecond, "dd", []string{"if=" + name, "of=/dev/null", "bs=1M", "skip=12", "count=1", "iflag=direct"}},
+		{syscall.SIGKILL, soon, "dd", []string{"if=" + name, "of=/dev/null", "bs=1M", "skip=14", "count=1", "iflag=direct"}},
 	} {
 		reader := exec.Command(c.prog, c.args...)
 		must(t, reader.Start())
-		time.Sleep(300 * time.Millisecond) // by now it waits for content
+		time.Sleep(c.wait)
 		began := time.Now()
 		must(t, reader.Process.Signal(c.sig))
 		err := reader.Wait()
