@@ -365,16 +365,23 @@ func (x *txn) show(before, after *view) error {
 	return x.regroup(before.groups, after.groups)
 }
 
-// namesOf returns every name that a file has.
+// namesOf returns every name that a file has, each once: of one it may have several entries. There may be
+// tens of thousands.
 func (x *txn) namesOf(n *node) ([]union, error) {
 	ps, err := x.places(n)
 	if err != nil {
 		return nil, err
 	}
-	var us []union
+	us := make([]union, 0, len(ps))
+	have := make(map[Name]bool, len(ps)) // by the oldest member of the directory's class
 	for _, p := range ps {
-		if us, err = x.addUnion(us, p.dir, p.name); err != nil {
+		u, err := x.union(p.dir, p.name)
+		if err != nil {
 			return nil, err
+		}
+		if k := (Name{u.dirs[0], u.name}); !have[k] {
+			have[k] = true
+			us = append(us, u)
 		}
 	}
 	return us, nil
