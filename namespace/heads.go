@@ -29,18 +29,16 @@ func (n *node) content() (c Content) {
 	return c
 }
 
-// losing returns the contents that are shown as files of their own, the
-// greatest first: not the visible one, and none that equals another.
-func (n *node) losing() (out []Content) {
-	if len(n.heads) < 2 {
-		return nil
-	}
-	for i := len(n.heads) - 2; i >= 0; i-- {
-		h := &n.heads[i]
-		same := func(o Content) bool { return sameVersion(&o.Version, &h.Version) }
-		if !same(n.content()) && !slices.ContainsFunc(out, same) {
-			out = append(out, *h)
+// losing returns which heads are shown as files of their own, the greatest
+// first: not the visible one, and none that equals another.
+func (n *node) losing() (out []int) {
+	shown := make(map[held]bool, len(n.heads))
+	for i := len(n.heads) - 1; i >= 0; i-- {
+		h := heldBy(&n.heads[i].Version)
+		if !shown[h] && i < len(n.heads)-1 {
+			out = append(out, i)
 		}
+		shown[h] = true
 	}
 	return out
 }
@@ -169,12 +167,14 @@ func (x *txn) forkAll(now int64, n *node, dir NodeID, slot string) error {
 	if err != nil || !ok || p.dir != dir || p.name != slot {
 		return err
 	}
-	for _, h := range n.losing() {
-		c, err := head(x.tx, forkIDOf(h.ID))
+	heads := n.heads // each fork takes one off
+	for _, i := range n.losing() {
+		op := heads[i].ID
+		c, err := head(x.tx, forkIDOf(op))
 		if err != nil {
 			return fmt.Errorf("find where a content of %v is shown: %w", n.id, err)
 		}
-		if err := x.forkHead(now, n, h.ID, c.dir, c.under); err != nil {
+		if err := x.forkHead(now, n, op, c.dir, c.under); err != nil {
 			return err
 		}
 	}

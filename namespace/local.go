@@ -336,12 +336,15 @@ func (n *node) replaced(known []OpID) (out [][]byte) {
 			out = append(out, o.Append(nil))
 		}
 	}
+	seen := map[held]bool{}
+	for i := range n.heads {
+		if slices.Contains(known, n.heads[i].ID) {
+			seen[heldBy(&n.heads[i].Version)] = true
+		}
+	}
 	for i := range n.heads {
 		h := &n.heads[i]
-		equal := slices.ContainsFunc(n.heads, func(k Content) bool {
-			return k.ID != h.ID && slices.Contains(known, k.ID) && sameVersion(&k.Version, &h.Version)
-		})
-		if equal && !slices.Contains(known, h.ID) {
+		if seen[heldBy(&h.Version)] && !slices.Contains(known, h.ID) {
 			out = append(out, h.ID.Append(nil))
 		}
 	}

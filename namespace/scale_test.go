@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/foreverfs/forever/chunk"
 )
 
 // timesAsLong returns how many times as long fn takes for one rig as for another: the best of five tries each, by turns.
@@ -35,5 +37,21 @@ func TestWriteOfLinkedFile(t *testing.T) {
 	}
 	if k := timesAsLong(linked(16000), linked(1000), func(r *rig) { r.must(r.write("f", "x")) }); k > 64 {
 		t.Errorf("with 16 times as many links a write takes %.0f times as long", k)
+	}
+}
+
+// TestWriteBesideManyContents: what a write costs grows with the contents that lie beside it, not with their square.
+func TestWriteBesideManyContents(t *testing.T) {
+	contents := func(n int) *rig {
+		r := newRig(t, 1)
+		r.must(r.mkfile("f"))
+		for i := range n {
+			_, err := r.SetContent(r.tick(), r.node("f").ID, chunk.Version{Size: 4, Inline: fmt.Appendf(nil, "%04d", i)}, 1, nil, nil)
+			r.must(err)
+		}
+		return r
+	}
+	if k := timesAsLong(contents(800), contents(50), func(r *rig) { r.must(r.write("f", "x")) }); k > 40 {
+		t.Errorf("with 16 times as many contents a write takes %.0f times as long", k)
 	}
 }

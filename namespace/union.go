@@ -1,7 +1,6 @@
 package namespace
 
 import (
-	"bytes"
 	"cmp"
 	"slices"
 
@@ -172,19 +171,20 @@ func (x *txn) coverEqual(claims []claimant) error {
 	slices.SortStableFunc(order, func(a, b int) int {
 		return -cmp.Compare(b2i(a == w), b2i(b == w))
 	})
-	for at, i := range order {
-		for _, j := range order[:at] {
-			if claims[j].cover != j || claims[i].kind != claims[j].kind || claims[i].kind == KindDir {
-				continue
-			}
-			same, err := x.sameContent(claims[i].members[0], claims[j].members[0])
-			if err != nil {
-				return err
-			}
-			if same {
-				claims[i].cover = j
-				break
-			}
+	first := map[likeness]int{}
+	for _, i := range order {
+		if claims[i].kind == KindDir {
+			continue
+		}
+		n, err := x.node(claims[i].members[0])
+		if err != nil {
+			return err
+		}
+		like := n.likeness()
+		if j, ok := first[like]; ok {
+			claims[i].cover = j
+		} else {
+			first[like] = i
 		}
 	}
 	return nil
@@ -197,26 +197,35 @@ func b2i(b bool) int {
 	return 0
 }
 
-// sameContent reports whether two nodes of one kind, no directories, hold the same.
-func (x *txn) sameContent(a, b NodeID) (bool, error) {
-	n, err := x.node(a)
-	if err != nil {
-		return false, err
-	}
-	m, err := x.node(b)
-	if err != nil {
-		return false, err
-	}
-	v, w := n.content(), m.content()
-	return n.target == m.target && n.rdev == m.rdev && sameVersion(&v.Version, &w.Version), nil
+// likeness is equal for nodes, no directories, of which one need not be shown beside the other.
+type likeness struct {
+	kind   Kind
+	target string
+	rdev   uint32
+	held   held
 }
 
-func sameVersion(v, w *chunk.Version) bool {
-	if v.Size == 0 || v.Size != w.Size {
-		return v.Size == w.Size
-	}
-	return v.Root == w.Root && v.BlockLog == w.BlockLog && v.Height == w.Height && bytes.Equal(v.Inline, w.Inline)
+func (n *node) likeness() likeness {
+	c := n.content()
+	return likeness{n.kind, n.target, n.rdev, heldBy(&c.Version)}
 }
+
+// held is equal for versions that hold the same. As a map's key it finds them among many.
+type held struct {
+	size             int64
+	root             chunk.ID
+	blockLog, height uint8
+	inline           string
+}
+
+func heldBy(v *chunk.Version) held {
+	if v.Size == 0 {
+		return held{}
+	}
+	return held{v.Size, v.Root, v.BlockLog, v.Height, string(v.Inline)}
+}
+
+func sameVersion(v, w *chunk.Version) bool { return heldBy(v) == heldBy(w) }
 
 // conflict is an alias and the slot it is in.
 type conflict struct {
@@ -296,7 +305,8 @@ func (x *txn) viewHeads(v *view, u *union, id NodeID) error {
 	if err != nil || !ok || p.name != u.name || !slices.Contains(u.dirs, p.dir) {
 		return err
 	}
-	for _, h := range n.losing() {
+	for _, i := range n.losing() {
+		h := &n.heads[i]
 		a := alias{u.name, EntryID{h.ID, headIndex}, forkIDOf(h.ID), KindFile}
 		if err := x.viewConflict(v, u, p.dir, a, h.Time); err != nil {
 			return err
@@ -348,21 +358,32 @@ func (x *txn) around(us []union, fn func() error) error {
 
 // show brings the state from one view to another.
 func (x *txn) show(before, after *view) error {
-	for _, c := range before.conflicts {
-		if !slices.Contains(after.conflicts, c) {
-			if err := x.showConflict(c, false); err != nil {
-				return err
-			}
-		}
+	if err := x.showMissing(before, after, false); err != nil {
+		return err
 	}
-	for _, c := range after.conflicts {
-		if !slices.Contains(before.conflicts, c) {
-			if err := x.showConflict(c, true); err != nil {
-				return err
-			}
-		}
+	if err := x.showMissing(after, before, true); err != nil {
+		return err
 	}
 	return x.regroup(before.groups, after.groups)
+}
+
+// showMissing shows or hides what one view has under conflict names and another has not.
+func (x *txn) showMissing(of, from *view, show bool) error {
+	if len(of.conflicts) == 0 {
+		return nil
+	}
+	has := make(map[conflict]bool, len(from.conflicts))
+	for _, c := range from.conflicts {
+		has[c] = true
+	}
+	for _, c := range of.conflicts {
+		if !has[c] {
+			if err := x.showConflict(c, show); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // namesOf returns every name that a file has, each once: of one it may have several entries. There may be
