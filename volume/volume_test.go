@@ -347,7 +347,7 @@ func TestRestartFindsJournalledWrites(t *testing.T) {
 	if err := h.Fsync(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize, Size: 80_000}); err != nil {
+	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize, Size: 80_000, Held: true}); err != nil {
 		t.Fatal(err)
 	}
 	r.write(h, "c", 90_000)
