@@ -167,11 +167,8 @@ func (d *DirHandle) load(place uint64) error {
 	}
 	p := dirPage{place: m.place, entries: entries, last: len(entries) < dirPageSize}
 	if place < p.end() || p.last {
-		if given := s.give(d.way, i, entries); given != nil {
-			if place > m.place {
-				m.after = given.at(place - m.place - 1)
-			}
-			d.begin(place, m.after)
+		if after, other := s.give(d.way, i, entries, place); other {
+			d.begin(place, after)
 			return nil
 		}
 	}

@@ -60,6 +60,7 @@ type listings struct {
 	known  map[uint64]*listing
 	pages  list.List // of listedPage, most recent first
 	size   int
+	spare  pageNames // memory of a forgotten page, for the next
 }
 
 // listedPage names a page of a listing.
@@ -91,7 +92,8 @@ func (s *listings) find(dir namespace.NodeID, number uint64) *listing {
 	return nil
 }
 
-// mark returns the last mark of a listing that is not behind a place, and its index; -1 if there is none.
+// mark returns the last mark of a listing that is not behind a place, and its index; -1 if there is none. Its names are
+// for those who hold mu.
 func (s *listings) mark(l *listing, place uint64) (m dirMark, index int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,21 +113,27 @@ func (s *listings) extend(l *listing, index int, place uint64, after string) {
 	}
 }
 
-// give notes what the page at an index has. If the listing has given other names there it returns those.
-func (s *listings) give(l *listing, index int, entries []namespace.Entry) (given pageNames) {
+// give notes what the page at an index has, to be read from a place in it on. If the listing has given other names there, it
+// returns the name that was before that place, and that there is one.
+func (s *listings) give(l *listing, index int, entries []namespace.Entry, place uint64) (after string, other bool) {
 	if len(entries) == 0 {
-		return nil
+		return "", false
 	}
-	names := packNames(entries)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	names := packNames(s.spare[:0], entries)
+	s.spare = nil
 	m := &l.marks[index]
 	if m.names != nil {
 		s.pages.MoveToFront(m.el)
-		if !bytes.Equal(m.names, names) {
-			return m.names
+		s.spare = names
+		if bytes.Equal(m.names, names) {
+			return "", false
 		}
-		return nil
+		if place == m.place {
+			return m.after, true
+		}
+		return m.names.at(place - m.place - 1), true
 	}
 	m.names, m.el = names, s.pages.PushFront(listedPage{l, index})
 	if l.known++; l.known == 1 {
@@ -134,7 +142,7 @@ func (s *listings) give(l *listing, index int, entries []namespace.Entry) (given
 	for s.size += names.cost(); s.size > maxListed; {
 		s.forget(s.pages.Back())
 	}
-	return nil
+	return "", false
 }
 
 // forget lets go of a page's names; mu is held.
@@ -142,7 +150,7 @@ func (s *listings) forget(el *list.Element) {
 	p := s.pages.Remove(el).(listedPage)
 	m := &p.l.marks[p.index]
 	s.size -= m.names.cost()
-	m.names, m.el = nil, nil
+	s.spare, m.names, m.el = m.names, nil, nil
 	if p.l.known--; p.l.known == 0 {
 		delete(s.known, p.l.number)
 	}
@@ -151,21 +159,26 @@ func (s *listings) forget(el *list.Element) {
 // pageNames are the names of a page, each behind a byte with its length.
 type pageNames []byte
 
-func packNames(entries []namespace.Entry) pageNames {
-	size := len(entries)
+// packNames makes the names of entries, in the memory of p if they fit.
+func packNames(p pageNames, entries []namespace.Entry) pageNames {
+	size, at := len(entries), 0
 	for i := range entries {
 		size += len(entries[i].Name)
 	}
-	p := make(pageNames, 0, size)
+	if cap(p) < size || cap(p) > 2*size { // memory that is not used counts, too
+		p = make(pageNames, size)
+	}
+	p = p[:size]
 	for i := range entries {
-		p = append(p, byte(len(entries[i].Name)))
-		p = append(p, entries[i].Name...)
+		name := entries[i].Name
+		p[at] = byte(len(name))
+		at += 1 + copy(p[at+1:], name)
 	}
 	return p
 }
 
 // cost is what the page takes in memory, in bytes.
-func (p pageNames) cost() int { return len(p) + listedCost }
+func (p pageNames) cost() int { return cap(p) + listedCost }
 
 // at returns the name at an index, or the last.
 func (p pageNames) at(index uint64) string {
