@@ -339,14 +339,7 @@ func (v *Volume) scattered(in *inode) bool {
 	return int64(len(in.dirty))*v.blockSize(in) >= foldFactor*written
 }
 
-// save journals what was written to a file, or if that is not possible has it published.
-func (v *Volume) save(ctx context.Context, in *inode) error {
-	if done, err := v.saveNow(ctx, in); done || err != nil {
-		return err
-	}
-	return v.flush(ctx, in)
-}
-
+// saveNow journals what was written to a file, if that is possible.
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
 	in.fold.Lock()
 	defer in.fold.Unlock()
@@ -363,7 +356,7 @@ func (v *Volume) saveHeld(in *inode) (gone, done bool, err error) {
 		return gone, false, err
 	}
 	in.mu.RLock()
-	done = in.saved()
+	done = !in.changed || in.saved()
 	in.mu.RUnlock()
 	if !done {
 		done, err = v.journal(in)

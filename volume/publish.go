@@ -350,9 +350,7 @@ func (v *Volume) publisher() {
 			return
 		}
 		for _, in := range v.changedInodes() {
-			if err := v.publishDue(in); err != nil && v.ctx.Err() == nil {
-				v.log.Warn("cannot publish a file yet", "inode", in.ino, "error", err)
-			}
+			v.noteUnpublished(in, v.publishDue(in))
 			v.release(in)
 		}
 	}
@@ -379,13 +377,55 @@ func (v *Volume) publishDue(in *inode) error {
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
 	in.mu.Unlock()
-	switch {
-	case !due, wait && saved:
+	if !due || wait && saved {
 		return nil
-	case wait:
-		return v.save(v.ctx, in)
 	}
-	return v.flush(v.ctx, in)
+	free := in.fold.TryLock()
+	if free {
+		in.fold.Unlock()
+	}
+	if free && wait {
+		if done, err := v.saveNow(v.ctx, in); done || err != nil {
+			return err
+		}
+	}
+	if free && v.belowLocal(in) {
+		return v.flush(v.ctx, in)
+	}
+	return v.publishAside(in)
+}
+
+// maxAside is how many files are published aside.
+const maxAside = 16
+
+// publishAside publishes a file that may have to wait for the network, without having others wait for that. As long as it
+// waits, or there are too many such files, what is written to it is journalled.
+func (v *Volume) publishAside(in *inode) error {
+	if in.aside.CompareAndSwap(false, true) {
+		v.acquireNode(in.id)
+		if v.asides.TryGo(func() error {
+			defer v.release(in)
+			defer in.aside.Store(false)
+			v.noteUnpublished(in, v.flush(v.ctx, in))
+			return nil
+		}) {
+			return nil
+		}
+		v.release(in)
+		in.aside.Store(false)
+	}
+	if !in.fold.TryLock() {
+		return nil
+	}
+	defer in.fold.Unlock()
+	return v.keep(in, errNotCached)
+}
+
+// noteUnpublished logs why a file could not be published, if it could not.
+func (v *Volume) noteUnpublished(in *inode, err error) {
+	if err != nil && v.ctx.Err() == nil {
+		v.log.Warn("cannot publish a file yet", "inode", in.ino, "error", err)
+	}
 }
 
 // wroteTree notes that the tree has ops that are neither published nor durable.

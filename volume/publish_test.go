@@ -3,7 +3,9 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -65,6 +67,80 @@ func TestClockThatIsSetBackDelaysNothing(t *testing.T) {
 			t.Fatal("not published after the clock was set back")
 		}
 	}
+}
+
+// stuckChunks has chunks on a device that does not answer until it is let to.
+type stuckChunks struct {
+	*memChunks
+	answer chan struct{}
+}
+
+func (s stuckChunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
+	select {
+	case <-s.answer:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return s.memChunks.Get(ctx, dst, id)
+}
+
+func (s stuckChunks) Local(chunk.ID) bool {
+	select {
+	case <-s.answer:
+		return true
+	default:
+		return false
+	}
+}
+
+// TestFileThatWaitsHoldsUpNoOther: a file that lies over blocks which are waited for keeps no other one from being published, and
+// what is written to it meanwhile is journalled, also if there are too many such files.
+func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
+	const files = 2 * maxAside
+	before := newRig(t, 1, smallBlocks)
+	for i := range files {
+		h := before.create(fmt.Sprint(i))
+		before.write(h, strings.Repeat("x", 1000), 0)
+	}
+	before.sync()
+	stuck := stuckChunks{before.chunks, make(chan struct{})}
+	answer := sync.OnceFunc(func() { close(stuck.answer) })
+	r := startRig(t, 1, before.state, before.chunks, func(c *Config) {
+		smallBlocks(c)
+		c.Chunks, c.PublishInterval = stuck, 10*time.Millisecond
+	})
+	t.Cleanup(answer) // else the volume would not close
+	var waits []*Handle
+	for i := range files {
+		waits = append(waits, r.open(fmt.Sprint(i), syscall.O_RDWR))
+		r.write(waits[i], "first", 1000)
+	}
+	want := func(what string, is func(in *inode) bool, list ...*Handle) {
+		t.Helper()
+		end := time.Now().Add(5 * time.Second)
+		for _, h := range list {
+			for ok := false; !ok; time.Sleep(time.Millisecond) {
+				h.in.mu.RLock()
+				ok = is(h.in)
+				h.in.mu.RUnlock()
+				if !ok && time.Now().After(end) {
+					t.Fatal(what)
+				}
+			}
+		}
+	}
+	inTree := func(in *inode) bool { return !in.changed }
+	want("what waits is not journalled", (*inode).saved, waits...)
+	for _, h := range waits {
+		r.write(h, "then", 1005)
+	}
+	other := r.create("other")
+	r.write(other, "content", 0)
+	want("a file that need not wait is not published", inTree, other)
+	want("what is written to a file that waits is not journalled", (*inode).saved, waits...)
+	wantAfterCrash(r, "7", strings.Repeat("x", 1000)+"firstthen")
+	answer()
+	want("not published after the wait", inTree, waits...)
 }
 
 // TestJournalledIsSealedAfterClose: what an fsync has journalled does not make its close wait, nor is it sealed if it

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/namespace"
@@ -52,8 +53,9 @@ type Volume struct {
 	listings *listings
 
 	seals    chan sealJob
-	sealing  atomic.Int64 // blocks queued for sealing or being sealed
-	unsynced atomic.Bool  // the state has updates that no Sync followed
+	sealing  atomic.Int64   // blocks queued for sealing or being sealed
+	asides   errgroup.Group // files published aside; started by the publisher
+	unsynced atomic.Bool    // the state has updates that no Sync followed
 
 	commit    chan struct{} // wakes the committer; capacity 1
 	batch     chan struct{} // wakes the batcher; capacity 1
@@ -88,6 +90,7 @@ func Open(cfg Config) (*Volume, error) {
 		leaving:   leaving{patience: leavingPatience, by: map[uint64]leaver{}},
 	}
 	v.ctx, v.cancel = context.WithCancel(context.Background())
+	v.asides.SetLimit(maxAside)
 	cfg.State.Before(v.flushNamed)
 	v.cache = newBlockCache(cfg.CacheSize, v.loadChunk)
 	for range runtime.GOMAXPROCS(0) {
@@ -127,6 +130,7 @@ func (v *Volume) stop() {
 	v.cancel()
 	v.mu.Unlock()
 	v.wg.Wait()
+	_ = v.asides.Wait()
 }
 
 // Close brings everything into the tree and the log, or what cannot be sealed into the journal, makes it durable and
