@@ -547,6 +547,10 @@ func TestBirthTime(t *testing.T) {
 	if st.Mode != unix.S_IFREG|0o640 || st.Size != 5000 || st.Nlink != 2 || st.Atime != (unix.StatxTimestamp{Sec: 1, Nsec: 2}) || st.Mtime != (unix.StatxTimestamp{Sec: 3, Nsec: 4}) {
 		t.Errorf("%+v", st)
 	}
+	must(t, unix.Statx(unix.AT_FDCWD, r.path("."), unix.AT_STATX_FORCE_SYNC, all, &st))
+	if st.Mask&all != unix.STATX_BASIC_STATS {
+		t.Errorf("root directory: mask %#x", st.Mask)
+	}
 	must(t, unix.Statx(unix.AT_FDCWD, r.path("dev"), unix.AT_STATX_FORCE_SYNC, all, &st))
 	if st.Mode != unix.S_IFCHR|0o600 || st.Rdev_major != 8 || st.Rdev_minor != 300 {
 		t.Errorf("%+v", st)

@@ -73,7 +73,11 @@ func putStatxOut(b []byte, a *volume.Attr, valid time.Duration) {
 	native.PutUint64(b, uint64(valid/time.Second))
 	native.PutUint32(b[8:], uint32(valid%time.Second))
 	sx := b[32:]
-	native.PutUint32(sx, unix.STATX_BASIC_STATS|unix.STATX_BTIME)
+	mask := uint32(unix.STATX_BASIC_STATS)
+	if a.Btime != 0 { // the root directory was never made
+		mask |= unix.STATX_BTIME
+	}
+	native.PutUint32(sx, mask)
 	native.PutUint32(sx[4:], blockSize)
 	native.PutUint32(sx[16:], a.Nlink)
 	native.PutUint32(sx[20:], a.UID)

@@ -146,3 +146,22 @@ func BenchmarkUnlink(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWriteOfLinked writes to a file with as many links: the time grows with their number, not with its square.
+func BenchmarkWriteOfLinked(b *testing.B) {
+	for _, links := range []int{1000, 16000} {
+		b.Run(fmt.Sprint(links), func(b *testing.B) {
+			t, dir, files := benchTree(b, 1)
+			for i := range links {
+				if _, err := t.Link(1, files[0].ID, dir, fmt.Sprint("l", i)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := 0; b.Loop(); i++ {
+				if _, err := t.SetContent(1, files[0].ID, chunk.Version{Size: 4, Inline: fmt.Appendf(nil, "%04d", i%10000)}, 1, nil, nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
