@@ -13,11 +13,11 @@
 // elsewhere reach it through Server.Notifier. A reply that was being worked out
 // while such a change came in is sent with no validity, so that nothing old stays.
 //
-// Notifications are written by two goroutines that are never inside a request.
+// Notifications are written by goroutines that are never inside a request.
 // One sends only those for which the kernel takes no lock that a
-// request may hold: attributes, and the epoch of all names. The other drops pages,
-// which may wait for reads under way, and on kernels before 6.16 names, which may
-// wait for the request that holds their directory.
+// request may hold: attributes, and the epoch of all names. Another sends names on kernels before 6.16,
+// which may wait for the request that holds their directory. Pages are dropped by one for each
+// file, since that may wait for reads under way; see pages.
 //
 // # Locks
 //

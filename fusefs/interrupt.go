@@ -37,6 +37,7 @@ type waiter struct {
 	cancel  context.CancelFunc
 	thread  uint32       // that waits, 0 if it is not known here
 	wait    *volume.Wait // of a read, nil of others: it changes nothing, and may fail with EINTR
+	pages   uint64       // inode of which the kernel keeps pages locked meanwhile, or 0
 	lock    bool         // the kernel itself asks again if the signal does not matter
 	watched bool         // guarded by Server.callMu
 }
@@ -52,6 +53,8 @@ func (s *Server) register(c *call, req fuse.Request) (done func()) {
 	switch req.(type) {
 	case *fuse.LockRequest, *fuse.LockWaitRequest: // not who holds a lock
 		w.lock = true
+	case *fuse.ReadRequest, *fuse.WriteRequest:
+		w.pages = uint64(c.hdr.Node)
 	}
 	w.ctx, w.cancel = context.WithCancel(c.idleCtx)
 	c.ctx = w.ctx
@@ -75,6 +78,18 @@ func (s *Server) enter(id fuse.RequestID, w *waiter) (leave func()) {
 		defer s.callMu.Unlock()
 		delete(s.calls, id)
 	}
+}
+
+// holdsPages reports whether a request is under way that keeps pages of a file locked.
+func (s *Server) holdsPages(ino uint64) bool {
+	s.callMu.Lock()
+	defer s.callMu.Unlock()
+	for _, w := range s.calls {
+		if w.pages == ino {
+			return true
+		}
+	}
+	return false
 }
 
 // interrupt ends the wait of a request if its thread is to do something else. A request

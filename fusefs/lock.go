@@ -34,11 +34,6 @@ func (c *call) lock(r *fuse.LockRequest, mode volume.LockMode) error {
 	if err := c.setLock(f, lockOf(r.LockOwner, &r.Lock, r.LockFlags), mode, r.Header.Pid); err != nil {
 		return err
 	}
-	// What was written elsewhere under the lock before is here; pages of the time
-	// before may still be in the kernel.
-	if err := c.s.notes.pagesDropped(c.s.ctx, f.Ino()); err != nil {
-		return err
-	}
 	return c.ok(r.Respond)
 }
 

@@ -32,7 +32,7 @@ type notes struct {
 	epochs  bool          // the kernel knows epochs; set before start
 	stopped bool          // nobody is told any more
 
-	dropping map[uint64]struct{} // inodes whose pages are being dropped
+	pages *pages
 
 	// listings has when READDIRPLUS was last answered on open directories, as long as no later
 	// request shows that the kernel has taken in the answer.
@@ -100,7 +100,7 @@ func (p *pending) addInode(ino uint64) {
 }
 
 func newNotes() *notes {
-	return &notes{listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
+	return &notes{pages: newPages(), listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
 }
 
 // InvalidateAttr has the kernel ask again for the attributes of an inode.
@@ -127,11 +127,13 @@ func (n *notes) tellAttr(ctx context.Context, ino uint64) {
 func (n *notes) InvalidateContent(ino uint64) {
 	n.mu.Lock()
 	n.quick.addInode(ino)
-	n.slow.addInode(ino)
 	n.mu.Unlock()
 	wake(n.wake)
-	wake(n.wakeFar)
+	n.pages.ask(ino)
 }
+
+// Dropped implements volume.Notifier.
+func (n *notes) Dropped(ino uint64, done func()) { n.pages.dropped(ino, done) }
 
 // InvalidateEntry has the kernel look up a name again, and ask for its directory's attributes.
 func (n *notes) InvalidateEntry(parent uint64, name string) {
@@ -173,10 +175,14 @@ func (n *notes) InvalidateDir(ino uint64) {
 	}
 }
 
-// Settle implements volume.Notifier. What waits for requests under way is not waited
-// for: pages of a file, which its next open drops anyway, and names where the kernel
+// Settle implements volume.Notifier. What waits for requests under way is waited for only a little, if
+// at all: pages, which a file that is open shows until they are dropped, and not names where the kernel
 // has no epochs; such a kernel is given no names to keep (see nameValidity).
 func (n *notes) Settle(forget bool, done func()) {
+	if list := n.pages.settling(); len(list) > 0 {
+		late := done
+		done = func() { n.pages.settle(list, late) }
+	}
 	n.mu.Lock()
 	if n.stopped {
 		n.mu.Unlock()
@@ -206,9 +212,6 @@ func (n *notes) take(p *pending) pending {
 	defer n.mu.Unlock()
 	got := *p
 	*p = pending{}
-	if p == &n.slow {
-		n.dropping = got.inodes
-	}
 	return got
 }
 
@@ -227,7 +230,7 @@ func (n *notes) moved() {
 	n.replying.Unlock()
 }
 
-// start runs the two goroutines; stop ends them and waits.
+// start runs the two goroutines, and those that drop pages; stop ends them and waits.
 func (n *notes) start(s *Server) (stop func()) {
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
@@ -247,8 +250,10 @@ func (n *notes) start(s *Server) (stop func()) {
 	}
 	run(n.wake, n.tellQuick)
 	run(n.wakeFar, n.tellSlow)
+	n.pages.start(s.dropPages, func(ino uint64) bool { return s.vol.IsOpen(ino) }, s.holdsPages)
 	return func() {
 		close(quit)
+		n.pages.stop()
 		wg.Wait()
 		n.mu.Lock()
 		n.stopped = true
@@ -315,61 +320,23 @@ func (n *notes) echo(p pending) {
 	wake(n.wake)
 }
 
-// tellSlow sends what may wait for requests under way.
+// tellSlow sends what may wait for requests under way, but for the dropping of pages.
 func (n *notes) tellSlow(s *Server) {
 	p := n.take(&n.slow)
 	n.moved()
-	defer func() {
-		n.mu.Lock()
-		n.dropping = nil
-		n.mu.Unlock()
-		p.settle()
-	}()
 	for e := range p.names {
 		_ = s.conn.InvalidateEntry(fuse.NodeID(e.parent), e.name)
 	}
 	for ino := range p.dirs {
 		s.forgetNames(ino)
 	}
-	for ino := range p.inodes {
-		_ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0)
-	}
-}
-
-// drops reports whether the kernel is still to drop pages of a file; n.mu is held.
-func (n *notes) drops(ino uint64) bool {
-	_, asked := n.slow.inodes[ino]
-	_, now := n.dropping[ino]
-	return asked || now
 }
 
 // mayKeep reports whether the pages that the kernel has of a file may be right.
-func (n *notes) mayKeep(ino uint64) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return !n.drops(ino)
-}
+func (n *notes) mayKeep(ino uint64) bool { return n.pages.last(ino) == nil }
 
-// pagesDropped returns when the kernel has no page of a file any more that it had been asked to
-// drop before, or when ctx ends. That waits for requests under way; nobody may
-// wait for the caller in turn.
-func (n *notes) pagesDropped(ctx context.Context, ino uint64) error {
-	n.mu.Lock()
-	if n.stopped || !n.drops(ino) {
-		n.mu.Unlock()
-		return nil
-	}
-	done := make(chan struct{})
-	n.slow.settled = append(n.slow.settled, func() { close(done) })
-	n.mu.Unlock()
-	wake(n.wakeFar)
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return context.Canceled
-	}
-}
+// dropPages has the kernel drop the pages of a file, and waits for it.
+func (s *Server) dropPages(ino uint64) { _ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0) }
 
 // forgetNames has the kernel look up again what is in a directory now.
 func (s *Server) forgetNames(ino uint64) {

@@ -14,6 +14,8 @@ type LockMount interface {
 	// PublishFile puts what was written into a file into the mount's log, and returns
 	// how many batches that has. It is called from several goroutines.
 	PublishFile(ctx context.Context, file [16]byte) (seq uint64, err error)
+	// DropPages calls done when the kernel has no page of a file from before what is applied. It does not wait.
+	DropPages(file [16]byte, done func())
 }
 
 // LockConfig says what Locks are made of.
@@ -112,6 +114,8 @@ func (l *Locks) carryOut(effects []lock.Effect) {
 			}
 		case lock.Publish:
 			l.publish(f)
+		case lock.Drop:
+			l.mount.DropPages(f.File, func() { l.step(lock.Dropped{Op: f.Op}) })
 		}
 	}
 }
@@ -182,7 +186,7 @@ func (l *Locks) Applied(author AuthorID, seq uint64) {
 	l.step(lock.Applied{Position: lock.Position{Log: author, Seq: seq}})
 }
 
-// Acquire asks for a lock, or tests for one, and waits as long as e says; e.Op does not count. When ctx
+// Acquire asks for a lock, or tests for one, and waits as long as e says; e.Op and e.Drop do not count. When ctx
 // ends it gives up, unless the lock is there at that moment. It returns ErrClosed after Close.
 func (l *Locks) Acquire(ctx context.Context, e lock.Acquire) (lock.Done, error) {
 	l.mu.Lock()
@@ -191,7 +195,7 @@ func (l *Locks) Acquire(ctx context.Context, e lock.Acquire) (lock.Done, error) 
 		return lock.Done{}, ErrClosed
 	}
 	l.lastOp++
-	e.Op = l.lastOp
+	e.Op, e.Drop = l.lastOp, true
 	ch := make(chan lock.Done, 1)
 	l.waits[e.Op] = ch
 	effects, _ := l.stepLocked(e)

@@ -17,6 +17,7 @@ import (
 type lockMount struct{}
 
 func (lockMount) PublishFile(context.Context, [16]byte) (uint64, error) { return 0, nil }
+func (lockMount) DropPages(_ [16]byte, done func())                     { done() }
 
 // lockers starts two nodes that share locks, and waits until they do.
 func lockers(t *testing.T) (a, b *Locks) {

@@ -83,8 +83,11 @@ type Notifier interface {
 	InvalidateDir(ino uint64)
 	// Settle calls done, from any goroutine, when the kernel has been told all that
 	// was asked for before; if forget is set, also that it must look up every name
-	// again. It does not wait.
+	// again. Pages of an open file that it cannot drop yet are left out after a moment. It does not wait.
 	Settle(forget bool, done func())
+	// Dropped calls done, from any goroutine, when the kernel has no page of a file of the time before
+	// the last InvalidateContent, which may take as long as a read that is under way. It does not wait.
+	Dropped(ino uint64, done func())
 }
 
 // Config says what a Volume is made of.

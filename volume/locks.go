@@ -50,7 +50,7 @@ type Locks interface {
 	Alone() bool
 	// Acquire asks for a lock. What was written under locks of the owner that it replaces is
 	// in this mount's log up to seq. On return everything is applied here that
-	// others wrote under theirs.
+	// others wrote under theirs, and the kernel has no older page of the file.
 	Acquire(ctx context.Context, file namespace.NodeID, handle uint64, l Lock, mode LockMode, seq uint64) (Lock, error)
 	// Release unlocks what l's owner holds in l's range. It fails with ErrTooManyLocks, and unlocks
 	// nothing, if that would leave too many pieces.

@@ -328,6 +328,19 @@ func (v *Volume) Settled(fn func()) {
 	fn()
 }
 
+// Dropped calls fn when the kernel has no page of a file from before what was delivered so far. It
+// does not wait.
+func (v *Volume) Dropped(file namespace.NodeID, fn func()) {
+	if n := v.toNotify(); n != nil {
+		if in := v.known(file); in != nil {
+			defer v.release(in)
+			n.Dropped(in.ino, fn)
+			return
+		}
+	}
+	fn()
+}
+
 func (v *Volume) toNotify() Notifier {
 	v.notifyMu.Lock()
 	defer v.notifyMu.Unlock()

@@ -202,6 +202,7 @@ func (n *notes) InvalidateAttr(uint64)    { n.got = append(n.got, "attr") }
 func (n *notes) InvalidateContent(uint64) { n.got = append(n.got, "content") }
 func (n *notes) InvalidateDir(uint64)     { n.got = append(n.got, "dir") }
 func (n *notes) Settle(bool, func())      { n.got = append(n.got, "settle") }
+func (n *notes) Dropped(uint64, func())   { n.got = append(n.got, "dropped") }
 func (n *notes) InvalidateEntry(_ uint64, name string) {
 	n.got = append(n.got, "entry "+name)
 }

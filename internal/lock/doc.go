@@ -27,8 +27,8 @@
 //
 // Before a mount consents, it has what its processes wrote into the file published (Publish);
 // consent carries how long its log is then, and so does the word that something was
-// unlocked. A request is done when that much is applied here: what others wrote under their
-// locks is seen under this one. Its lock is set before that; if it is given up meanwhile, its owner holds
+// unlocked. A request is done when that much is applied here, and the kernel has dropped what it had of the file
+// before (Drop): what others wrote under their locks is seen under this one. Its lock is set before that; if it is given up meanwhile, its owner holds
 // what it held before.
 //
 // # Sessions

@@ -14,6 +14,8 @@ type pair struct {
 	m       [2]*Machine
 	seq     [2]uint64 // of each one's log
 	busy    bool      // nothing is published
+	keeps   bool      // the kernel of machine 0 does not drop pages for now
+	kept    []Dropped // what it has not answered
 	op      Op
 	events  []func()
 	results map[Op]Done
@@ -76,6 +78,12 @@ func (p *pair) carryOut(i int, effects []Effect) {
 			if !p.busy {
 				p.later(i, Published{f.Token, p.seq[i]})
 			}
+		case Drop:
+			if p.keeps && i == 0 {
+				p.kept = append(p.kept, Dropped{f.Op})
+			} else {
+				p.later(i, Dropped{f.Op})
+			}
 		case Send:
 			for msg, ok := p.m[i].Poll(p.now, f.Peer); ok; msg, ok = p.m[i].Poll(p.now, f.Peer) {
 				p.later(1-i, Receive{p.peer(i), msg})
@@ -100,7 +108,7 @@ func (p *pair) pass(d time.Duration) {
 func (p *pair) acquire(i int, owner uint64, l Lock, wait bool) Op {
 	p.t.Helper()
 	p.op++
-	p.step(i, Acquire{Op: p.op, Wait: wait, Held: Held{Owner: owner, Lock: l}})
+	p.step(i, Acquire{Op: p.op, Wait: wait, Drop: true, Held: Held{Owner: owner, Lock: l}})
 	return p.op
 }
 
@@ -258,6 +266,50 @@ func TestGivenUpBeforeItIsApplied(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestGivenUpBeforePagesAreDropped has a request end that has its lock, and what the other mount wrote, but not yet
+// dropped the pages from before.
+func TestGivenUpBeforePagesAreDropped(t *testing.T) {
+	for _, wait := range []bool{true, false} {
+		p := newPair(t, Config{})
+		p.expect(p.acquire(0, 1, sharedLock(5, 14), true), Granted)
+		p.keeps = true
+		op := p.acquire(0, 1, exclusiveLock(0, 19), wait)
+		other := p.acquire(1, 2, sharedLock(0, 9), true)
+		p.expectWaiting(op)
+		p.expectWaiting(other)
+		if wait {
+			p.pass(time.Minute)
+			p.expectWaiting(op)
+			p.step(0, Cancel{op})
+			p.expect(op, Interrupted)
+		} else {
+			p.pass(3 * time.Second)
+			p.expect(op, Refused)
+		}
+		p.expectHeld(sharedLock(5, 14))
+		p.pass(time.Second)
+		p.expect(other, Granted)
+		for _, late := range p.kept {
+			p.step(0, late)
+		}
+		p.expectHeld(sharedLock(5, 14))
+	}
+}
+
+// TestDoneOnceDropped expects a request to end when the pages are gone, which it asks for once.
+func TestDoneOnceDropped(t *testing.T) {
+	p := newPair(t, Config{})
+	p.keeps = true
+	op := p.acquire(0, 1, exclusiveLock(0, 9), false)
+	p.pass(time.Second)
+	p.expectWaiting(op)
+	if len(p.kept) != 1 {
+		t.Fatalf("asked %d times", len(p.kept))
+	}
+	p.step(0, p.kept[0])
+	p.expect(op, Granted)
 }
 
 // TestWeakerOnceItIsApplied expects an exclusive lock to stay one until the request for a weaker one

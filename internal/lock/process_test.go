@@ -39,7 +39,7 @@ func (p *process) next() {
 	if !p.alive() || w.calm && p.over {
 		return
 	}
-	e := Acquire{File: File{byte(w.rng.IntN(simFiles))}, Wait: w.chance(0.7), Test: w.chance(0.05)}
+	e := Acquire{File: File{byte(w.rng.IntN(simFiles))}, Wait: w.chance(0.7), Test: w.chance(0.05), Drop: w.chance(0.5)}
 	e.Owner, e.Handle, e.PID = p.owner, p.owner, uint32(p.owner)
 	e.Exclusive = w.chance(0.7)
 	e.Process = w.chance(0.8)

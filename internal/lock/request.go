@@ -14,6 +14,7 @@ type request struct {
 	since  time.Duration
 	fresh  bool // to be decided, or decided anew
 	needs  []need
+	asked  bool  // for Drop
 	before table // once it is granted: what its owner held in its range
 }
 
@@ -117,6 +118,14 @@ func (m *Machine) lessened(f *file) {
 func (e Cancel) step(m *Machine) error {
 	if r := m.byOp[e.Op]; r != nil {
 		m.abandon(r, Interrupted, Held{})
+	}
+	return nil
+}
+
+func (e Dropped) step(m *Machine) error {
+	if r := m.byOp[e.Op]; r != nil {
+		r.Drop = false
+		m.finishSettled()
 	}
 	return nil
 }
@@ -276,12 +285,16 @@ func (m *Machine) finishSettled() {
 	}
 }
 
-// seen reports whether what others wrote is applied.
+// seen reports whether what others wrote is applied, and what the kernel had before is dropped.
 func (m *Machine) seen(r *request) bool {
 	r.needs = slices.DeleteFunc(r.needs, func(n need) bool {
 		return m.applied[n.log] >= n.seq || !m.counts(n.peer) || n.peer.log != n.log
 	})
-	return len(r.needs) == 0
+	if len(r.needs) == 0 && r.Drop && !r.asked {
+		r.asked = true
+		m.emit(Drop{r.Op, r.Acquire.File})
+	}
+	return len(r.needs) == 0 && !r.Drop
 }
 
 // complete ends a request that has its lock. Where that is weaker than the one before, others may

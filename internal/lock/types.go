@@ -161,6 +161,9 @@ type (
 		// Process says that the owner is one process, which cannot unlock while it
 		// waits: then a circle of such waits is refused.
 		Process bool
+		// Drop has a Drop follow when what others wrote is applied, which is to be answered before the
+		// request is done.
+		Drop bool
 		// Seq is how long this mount's log is with what was written under locks of the
 		// owner that this one replaces.
 		Seq uint64
@@ -183,6 +186,8 @@ type (
 		Token uint64
 		Seq   uint64
 	}
+	// Dropped answers Drop.
+	Dropped struct{ Op Op }
 	// Tick says that time has passed.
 	Tick struct{}
 )
@@ -218,8 +223,15 @@ type (
 		Token uint64
 		File  File
 	}
+	// Drop has the kernel drop pages of a file that are older than what is applied; Dropped answers. A
+	// request waits for it.
+	Drop struct {
+		Op   Op
+		File File
+	}
 )
 
 func (Send) effect()    {}
 func (Done) effect()    {}
 func (Publish) effect() {}
+func (Drop) effect()    {}

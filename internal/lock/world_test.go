@@ -217,6 +217,14 @@ func (m *mount) carryOut(e Effect) {
 				}
 			})
 		})
+	case Drop:
+		m.w.in(m.w.between(0, 20*time.Millisecond), func() {
+			m.do(func() {
+				if m.life == life {
+					m.step(Dropped{e.Op})
+				}
+			})
+		})
 	case Done:
 		p := m.ops[e.Op]
 		delete(m.ops, e.Op)

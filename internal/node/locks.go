@@ -40,6 +40,9 @@ func (l *fileLocks) PublishFile(ctx context.Context, file [16]byte) (uint64, err
 	return l.vol.PublishFile(ctx, file)
 }
 
+// DropPages implements replica.LockMount.
+func (l *fileLocks) DropPages(file [16]byte, done func()) { l.vol.Dropped(file, done) }
+
 // Alone implements volume.Locks.
 func (l *fileLocks) Alone() bool { return l.locks.Alone() }
 
