@@ -190,6 +190,14 @@ func (c *blockCache) has(id chunk.ID) bool {
 	return here || coming
 }
 
+// holds reports whether id is here.
+func (c *blockCache) holds(id chunk.ID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, here := c.items[id]
+	return here
+}
+
 // peek returns the plaintext of id if it is here.
 func (c *blockCache) peek(id chunk.ID) ([]byte, error) {
 	c.mu.Lock()

@@ -63,7 +63,7 @@ func (v *Volume) pieceLocal(base chunk.Version, pc piece) bool {
 			return false
 		}
 	}
-	return id.IsZero() || v.cache.has(id) || v.cfg.Chunks.Local(id)
+	return id.IsZero() || v.cache.holds(id) || v.cfg.Chunks.Local(id)
 }
 
 // localNodes reads block-tree nodes from the cache alone, and fetches those in

@@ -100,7 +100,7 @@ func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
 	before := newRig(t, 1, smallBlocks)
 	for i := range files {
 		h := before.create(fmt.Sprint(i))
-		before.write(h, strings.Repeat("x", 1000), 0)
+		before.write(h, strings.Repeat(fmt.Sprintf("%4d", i), 250), 0)
 	}
 	before.sync()
 	stuck := stuckChunks{before.chunks, make(chan struct{})}
@@ -113,7 +113,7 @@ func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
 	var waits []*Handle
 	for i := range files {
 		waits = append(waits, r.open(fmt.Sprint(i), syscall.O_RDWR))
-		r.write(waits[i], "first", 1000)
+		r.write(waits[i], "first", 500)
 	}
 	want := func(what string, is func(in *inode) bool, list ...*Handle) {
 		t.Helper()
@@ -132,13 +132,13 @@ func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
 	inTree := func(in *inode) bool { return !in.changed }
 	want("what waits is not journalled", (*inode).saved, waits...)
 	for _, h := range waits {
-		r.write(h, "then", 1005)
+		r.write(h, "then", 505)
 	}
 	other := r.create("other")
 	r.write(other, "content", 0)
 	want("a file that need not wait is not published", inTree, other)
 	want("what is written to a file that waits is not journalled", (*inode).saved, waits...)
-	wantAfterCrash(r, "7", strings.Repeat("x", 1000)+"firstthen")
+	wantAfterCrash(r, "7", strings.Repeat("   7", 125)+"firstthen"+strings.Repeat("   7", 125)[9:])
 	answer()
 	want("not published after the wait", inTree, waits...)
 }
