@@ -21,8 +21,7 @@ type crowd struct {
 
 func newCrowd(within time.Duration) crowd {
 	c := crowd{within: within}
-	c.waiting = firstRate
-	c.flushed(firstRate, time.Second)
+	c.learn(firstRate, time.Second)
 	return c
 }
 
@@ -36,7 +35,12 @@ func (c *crowd) added(n int) (crowded bool) {
 func (c *crowd) flushed(n int64, took time.Duration) {
 	c.waiting -= n
 	if n >= slowFlush {
-		rate := float64(n) / max(took, time.Millisecond).Seconds()
-		c.limit = max(minCrowd, int64(rate*c.within.Seconds()))
+		c.learn(n, took)
 	}
+}
+
+// learn sets the limit by how long the disk takes for n bytes.
+func (c *crowd) learn(n int64, took time.Duration) {
+	rate := float64(n) / max(took, time.Millisecond).Seconds()
+	c.limit = max(minCrowd, int64(rate*c.within.Seconds()))
 }

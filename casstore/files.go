@@ -196,7 +196,7 @@ func (f *Files) Put(ctx context.Context, id chunk.ID, sealed []byte) (added bool
 	if err := checkSize(sealed); err != nil {
 		return false, err
 	}
-	if blake3.Sum256(sealed) != id {
+	if !hasID(sealed, id) {
 		return false, fmt.Errorf("put chunk %v: %w", id, ErrMismatch)
 	}
 	return f.put(ctx, id, sealed)

@@ -41,12 +41,19 @@ func resident(t testing.TB, path string) int64 {
 	return int64(pages * page)
 }
 
-func TestUncache(t *testing.T) {
+// onDisk returns an empty directory on a disk, or skips the test.
+func onDisk(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	var fs unix.Statfs_t
 	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
 		t.Skip("what is on a tmpfs is in memory")
 	}
+	return dir
+}
+
+func TestUncache(t *testing.T) {
+	dir := onDisk(t)
 	s, err := Open(Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)

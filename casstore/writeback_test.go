@@ -11,11 +11,7 @@ import (
 
 // TestWriteBackBegins sees what was appended go to the disk without a flush, long before the kernel would by itself.
 func TestWriteBackBegins(t *testing.T) {
-	dir := t.TempDir()
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
-		t.Skip("what is on a tmpfs is in memory")
-	}
+	dir := onDisk(t)
 	s, err := Open(Config{Dir: dir})
 	if err != nil {
 		t.Fatal(err)

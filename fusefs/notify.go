@@ -116,7 +116,7 @@ func (n *notes) InvalidateAttr(ino uint64) {
 func (n *notes) tellAttr(ctx context.Context, ino uint64) {
 	told := make(chan struct{})
 	n.InvalidateAttr(ino)
-	n.Settle(false, func() { close(told) })
+	n.settle(false, func() { close(told) })
 	select {
 	case <-told:
 	case <-ctx.Done():
@@ -183,6 +183,11 @@ func (n *notes) Settle(forget bool, done func()) {
 		late := done
 		done = func() { n.pages.settle(list, late) }
 	}
+	n.settle(forget, done)
+}
+
+// settle is Settle for who does not care about pages.
+func (n *notes) settle(forget bool, done func()) {
 	n.mu.Lock()
 	if n.stopped {
 		n.mu.Unlock()

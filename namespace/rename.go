@@ -175,9 +175,10 @@ func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags Rena
 	if err != nil {
 		return err
 	}
+	var replaced *part // that the op itself removes, from the directory that its step leads to
 	if flags != Exchange && r.taken && r.dst.head == nil {
-		// What is replaced is removed from the directory that the step leads to.
-		if to, err = x.node(r.dst.parts[0].dir); err != nil {
+		replaced = &r.dst.parts[0]
+		if to, err = x.node(replaced.dir); err != nil {
 			return err
 		}
 	}
@@ -191,9 +192,8 @@ func (x *txn) rename(now int64, r *renaming, oldName, newName string, flags Rena
 		op.Body = &pb.Op_Exchange{Exchange: &pb.Exchange{A: a, B: b, More: append(more1, more2...)}}
 	} else {
 		body := &pb.Rename{Step: there[0], More: there[1:]}
-		if r.taken && r.dst.head == nil {
-			p := r.dst.parts[0]
-			body.Replaced = p.removal(r.dst.demotedIn(p.dir))
+		if replaced != nil {
+			body.Replaced = replaced.removal(r.dst.demotedIn(replaced.dir))
 		}
 		op.Body = &pb.Op_Rename{Rename: body}
 	}

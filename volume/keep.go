@@ -39,6 +39,13 @@ func (v *Volume) keep(in *inode, why error) error {
 	return nil
 }
 
+// keepUnsealed is keep for who does not hold in.fold.
+func (v *Volume) keepUnsealed(in *inode, why error) error {
+	in.fold.Lock()
+	defer in.fold.Unlock()
+	return v.keep(in, why)
+}
+
 // saved reports whether all of a file that is not in the tree is in the journal; in.mu is held.
 func (in *inode) saved() bool { return in.ready == nil && in.journals && in.savedGen == in.gen }
 

@@ -58,6 +58,9 @@ func rigOfFiles(t *testing.T, n int) (*rig, *warmDB) {
 		h := r.create(fileName(i))
 		h.Release()
 	}
+	dir, err := r.acquire(RootIno) // so that it stays in memory, with what was looked up in it
+	must(t, err)
+	t.Cleanup(func() { r.release(dir) })
 	return r, db
 }
 
@@ -85,9 +88,6 @@ func upTo(n int) (out []int) {
 func TestLookUpInOrder(t *testing.T) {
 	const n = 300
 	r, db := rigOfFiles(t, n)
-	dir, err := r.acquire(RootIno)
-	must(t, err)
-	defer r.release(dir)
 	r.lookUp(t, upTo(3)...)
 	if got := db.named(n); got[2] != 0 || got[3] != 1 || got[3+minLookAhead-1] != 1 || got[3+minLookAhead] != 0 {
 		t.Fatalf("after three names: %v", got)
@@ -108,9 +108,6 @@ func TestLookUpInOrder(t *testing.T) {
 func TestLookUpWithoutNeed(t *testing.T) {
 	const n = 1000
 	r, db := rigOfFiles(t, n)
-	dir, err := r.acquire(RootIno)
-	must(t, err)
-	defer r.release(dir)
 	for i := range n / 2 {
 		r.lookUp(t, n-1-2*i, n-2-2*i)
 	}

@@ -84,9 +84,7 @@ func (v *Volume) flush(ctx context.Context, in *inode) error {
 	if err == nil {
 		return nil
 	}
-	in.fold.Lock()
-	defer in.fold.Unlock()
-	kept := v.keep(in, err)
+	kept := v.keepUnsealed(in, err)
 	if kept == nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return err
 	}
@@ -546,9 +544,7 @@ func (v *Volume) flushAll(ctx context.Context) error {
 	var errs []error
 	for _, in := range v.changedInodes() {
 		if err := v.seal(ctx, in); err != nil {
-			in.fold.Lock()
-			_ = v.keep(in, err)
-			in.fold.Unlock()
+			_ = v.keepUnsealed(in, err)
 			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
 		}
 		v.release(in)

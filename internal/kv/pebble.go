@@ -132,13 +132,7 @@ func open(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 func (p *Pebble) Get(key []byte) ([]byte, error) {
 	k := string(key)
 	p.mu.RLock()
-	v, ok := p.recent.get(k)
-	if !ok {
-		v, ok = p.leaving.get(k)
-	}
-	if !ok {
-		v, ok = p.lately.get(k)
-	}
+	v, ok := p.known(k)
 	pours := p.pours
 	p.mu.RUnlock()
 	if ok {
@@ -149,6 +143,17 @@ func (p *Pebble) Get(key []byte) ([]byte, error) {
 		p.remember(k, v, pours)
 	}
 	return v, err
+}
+
+// known returns what is in memory of a key; nil: it is not there. p.mu is held, at least for reading.
+func (p *Pebble) known(k string) (v []byte, ok bool) {
+	if v, ok = p.recent.get(k); !ok {
+		v, ok = p.leaving.get(k)
+	}
+	if !ok {
+		v, ok = p.lately.get(k)
+	}
+	return v, ok
 }
 
 // remember notes what was read from the database, unless that may have changed since.

@@ -65,15 +65,7 @@ func (p *Pebble) unknown(keys [][]byte) (out [][]byte, pours uint64) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, k := range keys {
-		s := string(k)
-		_, ok := p.recent.get(s)
-		if !ok {
-			_, ok = p.leaving.get(s)
-		}
-		if !ok {
-			_, ok = p.lately.get(s)
-		}
-		if !ok {
+		if _, ok := p.known(string(k)); !ok {
 			out = append(out, k)
 		}
 	}

@@ -245,15 +245,7 @@ func TestGivenUpBeforeItIsApplied(t *testing.T) {
 				shares := p.acquire(1, 3, sharedLock(8, 9), true)
 				p.expectWaiting(op)
 				p.expectWaiting(other)
-				if wait {
-					p.pass(time.Minute)
-					p.expectWaiting(op)
-					p.step(0, Cancel{op})
-					p.expect(op, Interrupted)
-				} else {
-					p.pass(3 * time.Second)
-					p.expect(op, Refused)
-				}
+				p.expectGivenUp(op, wait)
 				p.expectHeld(want...)
 				p.expect(other, Granted)
 				if had.Exclusive {
@@ -268,6 +260,20 @@ func TestGivenUpBeforeItIsApplied(t *testing.T) {
 	}
 }
 
+// expectGivenUp sees a request of the first mount that waits end at an interrupt, and a try by itself.
+func (p *pair) expectGivenUp(op Op, wait bool) {
+	p.t.Helper()
+	if wait {
+		p.pass(time.Minute)
+		p.expectWaiting(op)
+		p.step(0, Cancel{op})
+		p.expect(op, Interrupted)
+	} else {
+		p.pass(3 * time.Second)
+		p.expect(op, Refused)
+	}
+}
+
 // TestGivenUpBeforePagesAreDropped has a request end that has its lock, and what the other mount wrote, but not yet
 // dropped the pages from before.
 func TestGivenUpBeforePagesAreDropped(t *testing.T) {
@@ -279,15 +285,7 @@ func TestGivenUpBeforePagesAreDropped(t *testing.T) {
 		other := p.acquire(1, 2, sharedLock(0, 9), true)
 		p.expectWaiting(op)
 		p.expectWaiting(other)
-		if wait {
-			p.pass(time.Minute)
-			p.expectWaiting(op)
-			p.step(0, Cancel{op})
-			p.expect(op, Interrupted)
-		} else {
-			p.pass(3 * time.Second)
-			p.expect(op, Refused)
-		}
+		p.expectGivenUp(op, wait)
 		p.expectHeld(sharedLock(5, 14))
 		p.pass(time.Second)
 		p.expect(other, Granted)
