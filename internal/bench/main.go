@@ -47,6 +47,7 @@ type options struct {
 	scale    scale
 	json     string
 	dir      string
+	profile  bool
 }
 
 // scale says how much is done.
@@ -89,11 +90,12 @@ func parse(args []string, errOut io.Writer) (options, error) {
 	files := fs.Int("files", 0, "how many small files (default 5000)")
 	quick := fs.Bool("quick", false, "little of everything and one round, to see that it works")
 	json := fs.String("json", "", "write the results to this file as JSON, with every single figure")
+	prof := fs.Bool("profile", false, "say also in which layers the node's time goes; rows take longer")
 	dir := fs.String("dir", "", "where to work: a directory on the local disk (default: the one for temporary files)")
 	if err := fs.Parse(args); err != nil {
 		return options{}, err
 	}
-	opts := options{rounds: *rounds, systems: strings.Split(*list, ","), scale: fullScale(), json: *json, dir: *dir, measures: fs.Args()}
+	opts := options{rounds: *rounds, systems: strings.Split(*list, ","), scale: fullScale(), json: *json, dir: *dir, profile: *prof, measures: fs.Args()}
 	if *quick {
 		opts.scale, opts.rounds = quickScale(), 1
 	}

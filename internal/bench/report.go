@@ -107,6 +107,7 @@ func (r *report) markdown(w io.Writer) {
 	if len(r.Rows) > 0 {
 		r.speeds(w)
 		r.costs(w)
+		r.shares(w)
 	}
 	if len(r.Checks) > 0 {
 		fmt.Fprint(w, "\n| | figure | limit | met |\n|---|---:|---:|---|\n")

@@ -85,6 +85,8 @@ type sample struct {
 	Seconds float64 `json:"seconds"`
 	CPU     float64 `json:"cpu_seconds"` // of the serving process, until it has nothing left to do
 	PeakRSS int64   `json:"peak_rss"`    // of the same, in bytes
+	// Layers are the seconds of CPU spent in each layer of the node, if they were asked for.
+	Layers map[string]float64 `json:"layers,omitempty"`
 }
 
 func (s sample) rate() float64 {
@@ -227,6 +229,10 @@ func (b *bench) measure(ctx context.Context, r row, s *system, p *place) (m samp
 		resetPeak(pid)
 		m.CPU = -cpuSeconds(pid)
 	}
+	var prof *profiler
+	if pid != 0 && s.srv.profiles != "" {
+		prof = startProfiler(ctx, s.srv.profiles)
+	}
 	begin := time.Now()
 	m.Units, err = r.run(ctx, p)
 	m.Seconds = time.Since(begin).Seconds()
@@ -234,6 +240,11 @@ func (b *bench) measure(ctx context.Context, r row, s *system, p *place) (m samp
 		settle(pid, patience)
 		m.CPU += cpuSeconds(pid)
 		m.PeakRSS = peakRSS(pid)
+	}
+	if prof != nil {
+		var perr error
+		m.Layers, perr = prof.end()
+		err = errors.Join(err, perr)
 	}
 	return m, err
 }

@@ -14,11 +14,13 @@ import (
 
 // server is a process that serves a mount.
 type server struct {
-	args   []string
-	mnt    string
-	cmd    *exec.Cmd
-	log    *logBuffer
-	exited chan struct{} // closed when the process has ended
+	args []string
+	mnt  string
+	// profiles is the address at which the process is to serve profiles, "" for none.
+	profiles string
+	cmd      *exec.Cmd
+	log      *logBuffer
+	exited   chan struct{} // closed when the process has ended
 }
 
 // logBuffer keeps what a process says and may be read meanwhile.
@@ -49,6 +51,9 @@ func (s *server) launch() error {
 	s.cmd, s.log, s.exited = exec.Command(s.args[0], s.args[1:]...), &logBuffer{}, make(chan struct{})
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.Env = append(os.Environ(), ceilingEnv)
+	if s.profiles != "" {
+		s.cmd.Env = append(s.cmd.Env, "FSMOUNT_PPROF="+s.profiles)
+	}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is ours: the mount goes when nothing is measured
 	if err := s.cmd.Start(); err != nil {
 		return err

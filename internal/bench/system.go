@@ -54,6 +54,12 @@ func (b *bench) newSystem(ctx context.Context, name, below string) (*system, err
 		args = []string{b.tools.gocryptfs, "-fg", "-q", "-extpass", "echo x", state, s.dir}
 	}
 	s.srv = &server{args: args, mnt: s.dir}
+	if name == ours && b.profile {
+		var err error
+		if s.srv.profiles, err = freeAddress(); err != nil {
+			return s, err
+		}
+	}
 	return s, s.srv.start()
 }
 
