@@ -10,7 +10,7 @@ var ErrNotFound = errors.New("kv: not found")
 
 // Reader reads one consistent state. Keys and values handed out are valid only
 // until the next call on the same Reader, or until the callback returns;
-// callers copy what they keep.
+// callers copy what they keep, and change nothing of it.
 type Reader interface {
 	// Get returns the value of key, or ErrNotFound.
 	Get(key []byte) ([]byte, error)

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -128,11 +129,10 @@ func open(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
 	return pebble.Open(dir, opts)
 }
 
-// Get implements Reader. The value is the caller's own.
+// Get implements Reader. The value may be kept.
 func (p *Pebble) Get(key []byte) ([]byte, error) {
-	k := string(key)
 	p.mu.RLock()
-	v, ok := p.known(k)
+	v, ok := p.known(unsafe.String(unsafe.SliceData(key), len(key))) // which nobody keeps
 	pours := p.pours
 	p.mu.RUnlock()
 	if ok {
@@ -140,7 +140,7 @@ func (p *Pebble) Get(key []byte) ([]byte, error) {
 	}
 	v, err := pebbleGet(p.db, key)
 	if err == nil || errors.Is(err, ErrNotFound) {
-		p.remember(k, v, pours)
+		p.remember(string(key), v, pours)
 	}
 	return v, err
 }
@@ -158,9 +158,6 @@ func (p *Pebble) known(k string) (v []byte, ok bool) {
 
 // remember notes what was read from the database, unless that may have changed since.
 func (p *Pebble) remember(key string, val []byte, pours uint64) {
-	if val != nil {
-		val = append(make([]byte, 0, len(val)), val...)
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.pours == pours {
@@ -168,12 +165,12 @@ func (p *Pebble) remember(key string, val []byte, pours uint64) {
 	}
 }
 
-// found returns a copy of what a layer holds for a key.
+// found returns what a layer holds for a key, which nobody changes.
 func found(v []byte) ([]byte, error) {
 	if v == nil {
 		return nil, ErrNotFound
 	}
-	return append(make([]byte, 0, len(v)), v...), nil
+	return v[:len(v):len(v)], nil
 }
 
 // Scan implements Reader.
@@ -330,7 +327,7 @@ func pebbleGet(r pebble.Reader, key []byte) ([]byte, error) {
 		return nil, err
 	}
 	out := append(make([]byte, 0, len(v)), v...)
-	return out, closer.Close()
+	return out[:len(out):len(out)], closer.Close()
 }
 
 type quietLogger struct{}
