@@ -226,7 +226,7 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 }
 
 // listGuess is for how many entries memory is taken before it is known how many there are.
-const listGuess = 512
+const listGuess = 64
 
 // listOne is List for a directory that is not shown as one with others.
 func (t *Tree) listOne(dir NodeID, after string, max int) ([]Entry, error) {

@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -67,7 +68,7 @@ func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	out := make([]DirEntry, 0, min(limit, 2*dirPageSize))
+	var out []DirEntry
 	if cookie == 0 { // rewound: forget what was read
 		d.pages = nil
 	}
@@ -91,10 +92,10 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 		if page == nil {
 			break
 		}
-		for _, e := range page.entries[place-page.place:] {
-			if len(out) == limit {
-				break
-			}
+		rest := page.entries[place-page.place:]
+		rest = rest[:min(len(rest), limit-len(out))]
+		out = slices.Grow(out, len(rest))
+		for _, e := range rest {
 			place++
 			out = append(out, DirEntry{Name: e.Name, Ino: e.Node.Ino(), Kind: e.Kind, Cookie: d.way.cookie(place), id: e.Node})
 		}
