@@ -81,7 +81,7 @@ func openDataDir(path string) (*dataDir, format, error) {
 // missing. It refuses what is in use, holds a volume, or holds anything that is
 // not the rest of a creation cut short.
 func createDataDir(path string) (*dataDir, error) {
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	if err := makeDirs(path); err != nil {
 		return nil, &fail.Error{Kind: dirKind(err), Op: "create data directory " + path, Err: plain(err),
 			Next: "choose another with --data"}
 	}

@@ -1,8 +1,10 @@
 package node
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/foreverfs/forever/internal/fail"
@@ -97,5 +99,27 @@ func TestNewerFormatIsRefusedUntouched(t *testing.T) {
 	wantKind(t, err, fail.Format)
 	if got, err := os.ReadFile(filepath.Join(dir, formatName)); err != nil || string(got) != string(text) {
 		t.Errorf("format file now %q, %v", got, err)
+	}
+}
+
+// TestMakeDirs makes what leads to a directory, takes one that is there, and says what is in the way.
+func TestMakeDirs(t *testing.T) {
+	deep := filepath.Join(t.TempDir(), "a", "b", "c")
+	for range 2 {
+		if err := makeDirs(deep); err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Stat(deep); err != nil || fi.Mode() != os.ModeDir|0o700 {
+			t.Fatalf("%v, %v", fi, err)
+		}
+	}
+	file := filepath.Join(deep, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file, filepath.Join(file, "d")} {
+		if err := makeDirs(path); !errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }

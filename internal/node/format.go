@@ -157,6 +157,21 @@ func writeFile(dir, name string, data []byte) error {
 	return syncDir(dir)
 }
 
+// makeDirs is os.MkdirAll for directories of the owner's only, whose names are durable on return.
+func makeDirs(path string) error {
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := makeDirs(filepath.Dir(path)); err != nil {
+			return err
+		}
+		err = os.Mkdir(path, 0o700)
+	}
+	if err == nil {
+		return syncDir(filepath.Dir(path))
+	}
+	return os.MkdirAll(path, 0o700) // it is there, or that says why it cannot be
+}
+
 // syncDir makes the entries of a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)

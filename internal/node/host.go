@@ -99,7 +99,7 @@ func DirToJoin(dir, line string) (string, error) {
 			Next: "choose another directory with --data"}
 	}
 	sub := filepath.Join(dir, volumesName, hex.EncodeToString(inv.Volume[:]))
-	return sub, os.MkdirAll(filepath.Dir(sub), 0o700)
+	return sub, makeDirs(filepath.Dir(sub))
 }
 
 // Host runs the nodes of one process.
