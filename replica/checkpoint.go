@@ -146,7 +146,7 @@ func (c *controlLog) judgeContinued(e *entry, checkpoint []byte) error {
 // deviceOf returns the device that an author is an incarnation of.
 func (c *controlLog) deviceOf(a AuthorID) (DeviceID, bool) {
 	for id := range c.devices {
-		if madeBy(a, id) {
+		if MadeBy(a, id) {
 			return id, true
 		}
 	}

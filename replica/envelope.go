@@ -82,7 +82,7 @@ func (e *Envelope) check(prevLen int) error {
 	switch {
 	case e.Seq == 0, e.Seq == 1 && prevLen != 0:
 		return invalid("envelope at place %d", e.Seq)
-	case !madeBy(e.Author, e.Device):
+	case !MadeBy(e.Author, e.Device):
 		return invalid("envelope of an author that is not its device's")
 	case len(e.Heads) == 0:
 		return invalid("envelope without control heads")

@@ -22,7 +22,7 @@ func (r *Replica) Refuse(a AuthorID, seq uint64) {
 	}
 	r.refused[a] = seq
 	for id, s := range r.sessions {
-		if madeBy(a, id) {
+		if MadeBy(a, id) {
 			s.outrun = append(s.outrun, &replicapb.Outrun{Author: a[:], Seq: seq})
 			wake(s.logWake)
 		}
@@ -32,7 +32,7 @@ func (r *Replica) Refuse(a AuthorID, seq uint64) {
 // outrunBy returns what a peer is to be told at the start of a session; mu is held.
 func (r *Replica) outrunBy(id DeviceID) (out []*replicapb.Outrun) {
 	for a, seq := range r.refused {
-		if madeBy(a, id) {
+		if MadeBy(a, id) {
 			out = append(out, &replicapb.Outrun{Author: a[:], Seq: seq})
 		}
 	}
@@ -58,7 +58,7 @@ func (s *session) takeOutrun(p *replicapb.Outrun) error {
 		if author, err = fixed16(p.GetAuthor(), "author"); err != nil {
 			return err
 		}
-		if !madeBy(author, s.r.self) {
+		if !MadeBy(author, s.r.self) {
 			return invalid("refusal of a batch of another device")
 		}
 	}

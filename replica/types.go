@@ -42,8 +42,8 @@ func AuthorOf(device DeviceID, random [8]byte) AuthorID {
 	return a
 }
 
-// madeBy reports whether author is an incarnation of device.
-func madeBy(author AuthorID, device DeviceID) bool {
+// MadeBy reports whether author is an incarnation of device.
+func MadeBy(author AuthorID, device DeviceID) bool {
 	return author == AuthorOf(device, [8]byte(author[8:]))
 }
 

@@ -111,9 +111,9 @@ func (n *Node) lookAround(p *presence) error {
 	}
 	members := n.members()
 	wrote := map[replica.DeviceID]uint64{}
-	for a, seq := range n.vol.Vector() {
+	for a, seq := range n.vector() {
 		for _, d := range members {
-			if madeBy(replica.AuthorID(a), d) {
+			if replica.MadeBy(a, d) {
 				wrote[d] += seq
 			}
 		}

@@ -369,18 +369,13 @@ func (n *Node) mergeStored(into *namespace.Tree, cp *replica.Checkpoint) error {
 	}
 	first, all := map[replica.AuthorID]uint64{}, n.repl.Vector()
 	for a, seq := range all {
-		if madeBy(a, n.repl.Self()) {
+		if replica.MadeBy(a, n.repl.Self()) {
 			delete(all, a)
-		} else if slices.ContainsFunc(cp.Active, func(d replica.DeviceID) bool { return madeBy(a, d) }) {
+		} else if slices.ContainsFunc(cp.Active, func(d replica.DeviceID) bool { return replica.MadeBy(a, d) }) {
 			first[a] = seq
 		}
 	}
 	return errors.Join(n.mergeSome(n.ctx, into, have, first), n.mergeSome(n.ctx, into, have, all))
-}
-
-// madeBy reports whether an author is an incarnation of a device.
-func madeBy(a replica.AuthorID, d replica.DeviceID) bool {
-	return replica.AuthorOf(d, [8]byte(a[8:])) == a
 }
 
 // swap puts the next tree in the place of the old one; whatever breaks it off, it is gone on with at the next start.

@@ -152,13 +152,7 @@ func covered(seen map[replica.AuthorID]replica.LogEnd, upTo map[replica.AuthorID
 }
 
 // vector returns which batches the tree has.
-func (n *Node) vector() map[replica.AuthorID]uint64 {
-	out := map[replica.AuthorID]uint64{}
-	for a, seq := range n.vol.Vector() {
-		out[replica.AuthorID(a)] = seq
-	}
-	return out
-}
+func (n *Node) vector() map[replica.AuthorID]uint64 { return vectorOf(n.vol.Vector()) }
 
 // isDue reports whether there should be another checkpoint: there was much work since the last
 // one. One that others have not endorsed yet is waited for, or there would be more and more of them while somebody is

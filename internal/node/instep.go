@@ -30,6 +30,7 @@ func keepInStep(repl *replica.Replica, author namespace.AuthorID, tree *namespac
 	return s
 }
 
+// vectorOf names the logs of a vector as the replica does.
 func vectorOf(v map[namespace.AuthorID]uint64) map[replica.AuthorID]uint64 {
 	out := make(map[replica.AuthorID]uint64, len(v))
 	for a, seq := range v {

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/zeebo/blake3"
 
 	"github.com/foreverfs/forever/casstore"
 	"github.com/foreverfs/forever/cipher"
@@ -311,12 +310,10 @@ func (n *Node) tellControl() {
 func (n *Node) Unheard() bool { return n.unheard }
 
 // newAuthor names this start of the device: one incarnation, one log.
-func newAuthor(device cipher.DeviceID) (a namespace.AuthorID) {
-	sum := blake3.Sum256(device[:])
-	copy(a[:8], sum[:])
-	// crypto/rand does not fail.
-	_, _ = rand.Read(a[8:])
-	return a
+func newAuthor(device cipher.DeviceID) namespace.AuthorID {
+	var start [8]byte
+	_, _ = rand.Read(start[:]) // never fails
+	return namespace.AuthorID(replica.AuthorOf(replica.DeviceID(device), start))
 }
 
 // diskUsage reports the space of the file system that the data directory is on.

@@ -82,11 +82,7 @@ func (n *Node) openVolume() error {
 	if n.locks != nil {
 		n.locks.vol = n.vol
 	}
-	after := map[replica.AuthorID]uint64{}
-	for a, seq := range n.vol.Vector() {
-		after[replica.AuthorID(a)] = seq
-	}
-	if err := n.repl.Replay(after, n.deliver); err != nil {
+	if err := n.repl.Replay(n.vector(), n.deliver); err != nil {
 		// The rest of the tree is good; delivering goes on trying.
 		n.log.Error("cannot apply stored batches", "error", err)
 	}
