@@ -156,9 +156,7 @@ func (p *packs) release(k *pack) error {
 // open for writing, acquired.
 func (p *packs) create(number uint32) (*pack, error) {
 	k := &pack{number: number}
-	if _, err := rand.Read(k.salt[:]); err != nil {
-		return nil, fmt.Errorf("make salt of pack %d: %w", number, err)
-	}
+	_, _ = rand.Read(k.salt[:])
 	f, err := p.fs.OpenReadWrite(p.path(number), writeKind)
 	if err != nil {
 		return nil, fmt.Errorf("create pack %d: %w", number, err)

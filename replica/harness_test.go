@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	crand "crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -244,12 +245,12 @@ func (n *testNode) config() Config {
 		},
 		NewEpoch: func(members []Device, _ RecoveryPublic) (EpochID, []Wrap, error) {
 			var id EpochID
-			_, err := readRandom(id[:])
+			_, _ = crand.Read(id[:])
 			wraps := []Wrap{{id, DeviceID{}, []byte("recovery")}}
 			for _, d := range members {
 				wraps = append(wraps, Wrap{id, d.ID, []byte("for " + d.Name)})
 			}
-			return id, wraps, err
+			return id, wraps, nil
 		},
 		Rewrap: func(_ EpochID, d DeviceID, _ []byte) ([]byte, error) {
 			return append([]byte("again for "), d[:]...), nil

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -81,9 +82,7 @@ func (j joiner) Handshake(_ context.Context, s transport.Stream, _ transport.Pee
 // dialInviter reaches the inviter at one of its addresses and hands in the
 // invite.
 func (r *Replica) dialInviter(ctx context.Context, j Joining) (transport.Conn, string, error) {
-	if _, err := readRandom(r.instance[:]); err != nil {
-		return nil, "", err
-	}
+	_, _ = rand.Read(r.instance[:])
 	hello := r.hello()
 	hello.Join = &replicapb.Join{
 		Secret: j.Invite.Secret[:],

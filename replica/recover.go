@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -54,9 +55,7 @@ func Recover(ctx context.Context, cfg Config, dialAs DialAs, rec Recovering) err
 	if len(r.control.order) > 0 {
 		return ErrVolumeExists
 	}
-	if _, err := readRandom(r.instance[:]); err != nil {
-		return err
-	}
+	_, _ = rand.Read(r.instance[:])
 	ctx, cancel := context.WithTimeout(ctx, recoverPatience)
 	defer cancel()
 	conn, err := r.dialHelper(ctx, rec.Key, dialAs, rec.Addr, DeviceID{})

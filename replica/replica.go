@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"sync"
 	"time"
@@ -91,9 +92,7 @@ func newReplica(cfg Config) (*Replica, error) {
 	}
 	r := &Replica{cfg: cfg, self: cfg.self(), log: cfg.Logger, control: newControlLog(cfg.Volume)}
 	r.initMaps()
-	if _, err := readRandom(r.instance[:]); err != nil {
-		return nil, err
-	}
+	_, _ = rand.Read(r.instance[:])
 	r.closing, r.close = context.WithCancel(context.Background())
 	r.incoming = newIncoming()
 	r.fetches = newFetcher(r)

@@ -29,9 +29,7 @@ func newKeys(d *dataDir, passphrase []byte) (keys, error) {
 	if k.device, err = cipher.NewDevice(rand.Reader); err != nil {
 		return k, fmt.Errorf("make device key: %w", err)
 	}
-	if _, err := io.ReadFull(rand.Reader, k.disk[:]); err != nil {
-		return k, fmt.Errorf("make disk key: %w", err)
-	}
+	_, _ = rand.Read(k.disk[:])
 	text, err := cipher.MarshalKeyFile(k.device, k.disk, passphrase)
 	if err != nil {
 		return k, fmt.Errorf("seal key file: %w", err)
