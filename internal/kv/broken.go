@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/foreverfs/forever/internal/writefs"
 )
@@ -73,9 +74,21 @@ func (p *Pebble) failed(err error) error {
 
 // watchedLogger passes pebble's messages on, and has it break the state instead of ending the process.
 type watchedLogger struct {
-	pebble.Logger
-	p *Pebble
+	log hclog.Logger
+	p   *Pebble
 }
+
+var _ pebble.Logger = watchedLogger{}
+
+// Infof implements pebble.Logger. It is of use to who debugs only: pebble tells what logs it finds at each start.
+func (l watchedLogger) Infof(format string, args ...any) {
+	if l.log.IsDebug() {
+		l.log.Debug(fmt.Sprintf(format, args...))
+	}
+}
+
+// Errorf implements pebble.Logger.
+func (l watchedLogger) Errorf(format string, args ...any) { l.log.Error(fmt.Sprintf(format, args...)) }
 
 // Fatalf implements pebble.Logger. Pebble requires that it does not return.
 func (l watchedLogger) Fatalf(format string, args ...any) {

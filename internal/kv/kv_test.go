@@ -7,8 +7,10 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/internal/sealedfs"
@@ -526,6 +529,76 @@ func TestWithoutLog(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestDamage: what is wrong with a state on the disk is in the log, and what pebble says of its work is not, unless
+// somebody debugs.
+func TestDamage(t *testing.T) {
+	for _, level := range []hclog.Level{hclog.Info, hclog.Debug} {
+		t.Run(level.String(), func(t *testing.T) {
+			var out lockedBuffer
+			cfg := kv.PebbleConfig{Dir: t.TempDir(), Logger: hclog.New(&hclog.LoggerOptions{Output: &out, Level: level})}
+			damaged := writeAndDamage(t, cfg)
+			if chatter := out.String(); (chatter != "") != (level == hclog.Debug) {
+				t.Errorf("the log of a state in good order:\n%s", chatter)
+			}
+			db, err := kv.OpenPebble(cfg)
+			if err == nil {
+				_, err = db.Get([]byte("a"))
+				_ = db.Close()
+			}
+			if err == nil {
+				t.Error("a damaged table was read")
+			}
+			if log := out.String(); !strings.Contains(log, "state is damaged") || !strings.Contains(log, damaged) {
+				t.Errorf("the log does not say that %s is damaged:\n%s", damaged, log)
+			}
+		})
+	}
+}
+
+// writeAndDamage makes a state of one table, and damages that. It returns its name.
+func writeAndDamage(t *testing.T, cfg kv.PebbleConfig) string {
+	t.Helper()
+	db, err := kv.OpenPebble(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	putAll(t, db, "a", "b")
+	if err := errors.Join(db.Flush(), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tables, err := filepath.Glob(filepath.Join(cfg.Dir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		t.Fatalf("tables %q: %v", tables, err)
+	}
+	table, err := os.ReadFile(tables[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	table[2] ^= 1 // in the first block
+	if err := os.WriteFile(tables[0], table, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Base(tables[0])
+}
+
+// lockedBuffer is a bytes.Buffer for several goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 func TestPrefixEnd(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/foreverfs/forever/internal/writefs"
 )
@@ -28,8 +29,8 @@ type PebbleConfig struct {
 	// DisableWAL leaves out the write-ahead log: for state that its owner
 	// can rebuild, and flushes itself.
 	DisableWAL bool
-	// Logger receives pebble's own messages; nil drops them.
-	Logger pebble.Logger
+	// Logger is told what is wrong with the state, and, where it debugs, what pebble does. Nil: nobody is.
+	Logger hclog.Logger
 }
 
 // Pebble is a DB on disk. Updates gather in memory for a moment and then go into its write-ahead log
@@ -72,7 +73,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		cfg.FS = vfs.Default
 	}
 	if cfg.Logger == nil {
-		cfg.Logger = quietLogger{}
+		cfg.Logger = hclog.NewNullLogger()
 	}
 	p := &Pebble{
 		noLog: cfg.DisableWAL, recent: &layer{}, lately: lately{max: latelyBytes}, broken: newBreakage(), stuck: newBreakage(),
@@ -101,7 +102,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	opts.EventListener = &pebble.EventListener{
 		// Without this pebble ends the process; readers get the error anyway.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			log.Errorf("state is damaged: %s: %v", info.Path, info.Details)
+			log.log.Error("state is damaged", "file", info.Path, "error", info.Details)
 		},
 	}
 	var err error
@@ -329,9 +330,3 @@ func pebbleGet(r pebble.Reader, key []byte) ([]byte, error) {
 	out := append(make([]byte, 0, len(v)), v...)
 	return out[:len(out):len(out)], closer.Close()
 }
-
-type quietLogger struct{}
-
-func (quietLogger) Infof(string, ...any)  {}
-func (quietLogger) Errorf(string, ...any) {}
-func (quietLogger) Fatalf(string, ...any) {}

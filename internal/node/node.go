@@ -155,7 +155,7 @@ func (n *Node) open() (err error) {
 	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {
 		return err
 	}
-	if n.state, err = openState(n.dir, n.keys, n.format.Role); err != nil {
+	if n.state, err = openState(n.dir, n.keys, n.format.Role, n.log.Named("state")); err != nil {
 		return err
 	}
 	n.spawn("keep the state", n.watchState)
@@ -312,7 +312,7 @@ func (n *Node) Unheard() bool { return n.unheard }
 // newAuthor names this start of the device: one incarnation, one log.
 func newAuthor(device cipher.DeviceID) namespace.AuthorID {
 	var start [8]byte
-	_, _ = rand.Read(start[:]) // never fails
+	_, _ = rand.Read(start[:])
 	return namespace.AuthorID(replica.AuthorOf(replica.DeviceID(device), start))
 }
 

@@ -49,6 +49,7 @@ func (n *Node) rebuild(ctx context.Context, base *replica.Checkpoint, seen map[r
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	db, err := kv.OpenPebble(kv.PebbleConfig{
 		Dir: dir, FS: sealedfs.New(vfs.Default, n.keys.disk), CacheSize: scratchCache, MemTableSize: scratchTable, DisableWAL: true,
+		Logger: n.log.Named("scratch"),
 	})
 	if err != nil {
 		return out, err

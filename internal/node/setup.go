@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/foreverfs/forever/cipher"
 	"github.com/foreverfs/forever/internal/fail"
@@ -174,7 +175,7 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 	if err != nil {
 		return err
 	}
-	state, err := openState(d, k, role)
+	state, err := openState(d, k, role, cfg.Logger.Named("state"))
 	if err != nil {
 		return err
 	}
@@ -192,12 +193,12 @@ func setUp(cfg Config, volume [16]byte, role string, fill func(keys, kv.DB) erro
 }
 
 // openState opens the state; a member's is sealed under its disk key.
-func openState(d *dataDir, k keys, role string) (*kv.Pebble, error) {
+func openState(d *dataDir, k keys, role string, log hclog.Logger) (*kv.Pebble, error) {
 	fs := stateDisk(d, vfs.Default)
 	if role == RoleMember {
 		fs = sealedfs.New(fs, k.disk)
 	}
-	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs})
+	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs, Logger: log})
 }
 
 // tcp makes the transport between devices.
