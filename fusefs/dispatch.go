@@ -340,8 +340,13 @@ func (c *call) sendNoEntry(dir fuse.NodeID) error {
 	return nil
 }
 
-// shortValidity is how long names are kept by a kernel that cannot be made to forget them.
-const shortValidity = time.Second
+const (
+	// validity is how long the kernel may believe a name or attributes without a word about changes. Changes from
+	// elsewhere are always told.
+	validity = time.Hour
+	// shortValidity is how long names are kept by a kernel that cannot be made to forget them.
+	shortValidity = time.Second
+)
 
 // attrValidity is how long the kernel may keep an inode's attributes. It is asked
 // while the answer is written.
@@ -349,7 +354,7 @@ func (c *call) attrValidity(fresh bool, a *volume.Attr) time.Duration {
 	if !fresh || a.BlocksVary || !c.s.vol.Covered(a.Ino) {
 		return 0
 	}
-	return c.s.cfg.Validity
+	return validity
 }
 
 // nameValidity is how long the kernel may keep a name in a directory, or that there is none.
@@ -358,11 +363,11 @@ func (c *call) nameValidity(fresh bool, dir uint64) time.Duration {
 	case !fresh:
 		return 0
 	case !c.s.notes.epochs && c.s.vol.Alone() && c.s.vol.Shared():
-		return min(c.s.cfg.Validity, shortValidity)
+		return shortValidity
 	case !c.s.notes.epochs && !c.s.vol.Alone(), !c.s.vol.Covered(dir):
 		return 0
 	}
-	return c.s.cfg.Validity
+	return validity
 }
 
 // caller is who asks.

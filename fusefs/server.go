@@ -33,9 +33,6 @@ type Config struct {
 	FSName string
 	Logger hclog.Logger // nil: none
 
-	// Validity is how long the kernel may believe a name or attributes without a
-	// word about changes; 0 means an hour. Changes from elsewhere are always told.
-	Validity time.Duration
 	// IdlePoll says whether idle processors poll while programs use the mount, which they then need not wait for.
 	IdlePoll IdlePolling
 	// UnmountPatience is how long Unmount waits for programs to close their
@@ -49,9 +46,6 @@ func (c *Config) setDefaults() {
 	}
 	if c.FSName == "" {
 		c.FSName = "forever"
-	}
-	if c.Validity == 0 {
-		c.Validity = time.Hour
 	}
 	if c.UnmountPatience == 0 {
 		c.UnmountPatience = 2 * time.Second

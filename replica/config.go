@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"errors"
@@ -67,8 +68,6 @@ type Config struct {
 	Transport func(transport.Handshaker) (transport.Transport, error)
 	// Listen is the address to listen at; empty: only dial.
 	Listen string
-	// Advertise are further addresses others may reach this device at.
-	Advertise []string
 	// Bootstrap are addresses at which some device of the volume may answer.
 	Bootstrap []string
 	Logger    hclog.Logger // nil: none
@@ -102,8 +101,6 @@ type Config struct {
 	// AckInterval is the shortest time between two flushes made to acknowledge
 	// to others what they sent; 0 means 100 ms.
 	AckInterval time.Duration
-	// Window bounds the chunks on their way from one peer, in bytes; 0 means 8 MiB.
-	Window int
 	// CompareEvery is how often the stores of two devices are compared, so that one
 	// mends the other; 0 means a day. CompareDelay is how long after connecting at
 	// the earliest; 0 means a minute.
@@ -134,22 +131,14 @@ func (c *Config) setStateDefaults() error {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	def(&c.FetchTimeout, 10*time.Second)
-	def(&c.FetchGrace, 2*time.Second)
-	def(&c.AckInterval, 100*time.Millisecond)
-	def(&c.Window, 8<<20)
-	def(&c.CompareEvery, 24*time.Hour)
-	def(&c.CompareDelay, time.Minute)
-	def(&c.RetryMin, 250*time.Millisecond)
-	def(&c.RetryMax, 30*time.Second)
+	c.FetchTimeout = cmp.Or(c.FetchTimeout, 10*time.Second)
+	c.FetchGrace = cmp.Or(c.FetchGrace, 2*time.Second)
+	c.AckInterval = cmp.Or(c.AckInterval, 100*time.Millisecond)
+	c.CompareEvery = cmp.Or(c.CompareEvery, 24*time.Hour)
+	c.CompareDelay = cmp.Or(c.CompareDelay, time.Minute)
+	c.RetryMin = cmp.Or(c.RetryMin, 250*time.Millisecond)
+	c.RetryMax = cmp.Or(c.RetryMax, 30*time.Second)
 	return nil
-}
-
-func def[T comparable](p *T, value T) {
-	var zero T
-	if *p == zero {
-		*p = value
-	}
 }
 
 func (c *Config) self() DeviceID {

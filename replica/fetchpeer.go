@@ -45,7 +45,7 @@ type ask struct {
 }
 
 func newFetchClient(s *session) *fetchClient {
-	return &fetchClient{s: s, wake: make(chan struct{}, 1), pending: map[chunk.ID][]ask{}, usual: time.Millisecond, window: newWindow(s.r.cfg.Window)}
+	return &fetchClient{s: s, wake: make(chan struct{}, 1), pending: map[chunk.ID][]ask{}, usual: time.Millisecond, window: newWindow(maxFlight)}
 }
 
 // hasRoom reports whether the link takes one more chunk that is not urgent.

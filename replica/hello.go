@@ -142,7 +142,6 @@ func (r *Replica) hello() *replicapb.Hello {
 	r.mu.Lock()
 	addr := r.listenAddr
 	r.mu.Unlock()
-	h.Addrs = append(h.Addrs, r.cfg.Advertise...)
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		if addr != "" {
@@ -164,15 +163,15 @@ func (r *Replica) Addrs() []string {
 	r.mu.Lock()
 	addr := r.listenAddr
 	r.mu.Unlock()
-	out := append([]string(nil), r.cfg.Advertise...)
 	if addr == "" {
-		return out
+		return nil
 	}
 	host, port, err := net.SplitHostPort(addr)
 	ip := net.ParseIP(host)
 	if err != nil || host != "" && (ip == nil || !ip.IsUnspecified()) {
-		return append(out, addr)
+		return []string{addr}
 	}
+	var out []string
 	for _, ip := range interfaceIPs() {
 		out = append(out, net.JoinHostPort(ip, port))
 	}

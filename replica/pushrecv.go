@@ -38,7 +38,7 @@ func (s *session) takePush(st *stream) error {
 	if r.cfg.Store.Full() {
 		return s.sayFull(st, resume)
 	}
-	v := r.incoming.join(s.peer, r.cfg.Window)
+	v := r.incoming.join(s.peer, maxFlight)
 	defer r.incoming.leave(v)
 	if err := st.write(&replicapb.PushReply{Resume: resume}); err != nil {
 		return err

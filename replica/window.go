@@ -3,6 +3,8 @@ package replica
 import "time"
 
 const (
+	// maxFlight is the most on the way from one peer, in bytes.
+	maxFlight = 8 << 20
 	// minFlight is what a window shrinks to, in bytes: less than a chunk, of which
 	// one is always allowed.
 	minFlight = 32 << 10
