@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -143,30 +144,14 @@ func (c *Config) setDefaults() {
 	if c.Peers == nil {
 		c.Peers = alone{}
 	}
-	if c.BlockLog == 0 {
-		c.BlockLog = chunk.DefaultBlockLog
-	}
-	if c.InlineMax == 0 {
-		c.InlineMax = 256
-	}
-	if c.JournalMax == 0 {
-		c.JournalMax = 256 << 10
-	}
-	if c.DirtyMax == 0 {
-		c.DirtyMax = 64 << 20
-	}
-	if c.CacheSize == 0 {
-		c.CacheSize = 48 << 20
-	}
-	if c.PublishInterval == 0 {
-		c.PublishInterval = time.Second
-	}
-	if c.FlushInterval == 0 {
-		c.FlushInterval = 2 * time.Second
-	}
-	if c.BatchDelay == 0 {
-		c.BatchDelay = 5 * time.Millisecond
-	}
+	c.BlockLog = cmp.Or(c.BlockLog, chunk.DefaultBlockLog)
+	c.InlineMax = cmp.Or(c.InlineMax, 256)
+	c.JournalMax = cmp.Or(c.JournalMax, 256<<10)
+	c.DirtyMax = cmp.Or(c.DirtyMax, 64<<20)
+	c.CacheSize = cmp.Or(c.CacheSize, 48<<20)
+	c.PublishInterval = cmp.Or(c.PublishInterval, time.Second)
+	c.FlushInterval = cmp.Or(c.FlushInterval, 2*time.Second)
+	c.BatchDelay = cmp.Or(c.BatchDelay, 5*time.Millisecond)
 	if c.Now == nil {
 		c.Now = time.Now
 	}

@@ -1,6 +1,9 @@
 package lease
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Peer names another mount's device.
 type Peer [32]byte
@@ -50,19 +53,12 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	def(&c.Patience, 500*time.Millisecond)
-	def(&c.Term, c.Patience*9/10)
-	def(&c.Limit, c.Patience)
-	def(&c.Beat, c.Patience/8)
-	def(&c.Idle, time.Minute)
-	def(&c.MaxDirs, 32768)
-}
-
-func def[T comparable](p *T, value T) {
-	var zero T
-	if *p == zero {
-		*p = value
-	}
+	c.Patience = cmp.Or(c.Patience, 500*time.Millisecond)
+	c.Term = cmp.Or(c.Term, c.Patience*9/10)
+	c.Limit = cmp.Or(c.Limit, c.Patience)
+	c.Beat = cmp.Or(c.Beat, c.Patience/8)
+	c.Idle = cmp.Or(c.Idle, time.Minute)
+	c.MaxDirs = cmp.Or(c.MaxDirs, 32768)
 }
 
 // hard is how many directories may be watched at most, in either direction.

@@ -1,6 +1,9 @@
 package lock
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Peer names another mount's device.
 type Peer [32]byte
@@ -83,20 +86,13 @@ type Config struct {
 }
 
 func (c *Config) setDefaults() {
-	def(&c.Patience, 500*time.Millisecond)
-	def(&c.Term, c.Patience*9/10)
-	def(&c.Beat, c.Patience/8)
-	def(&c.Limit, 4*c.Patience)
-	def(&c.Idle, 5*time.Second)
-	def(&c.MaxFiles, 16384)
-	def(&c.MaxLocks, 4096)
-}
-
-func def[T comparable](p *T, value T) {
-	var zero T
-	if *p == zero {
-		*p = value
-	}
+	c.Patience = cmp.Or(c.Patience, 500*time.Millisecond)
+	c.Term = cmp.Or(c.Term, c.Patience*9/10)
+	c.Beat = cmp.Or(c.Beat, c.Patience/8)
+	c.Limit = cmp.Or(c.Limit, 4*c.Patience)
+	c.Idle = cmp.Or(c.Idle, 5*time.Second)
+	c.MaxFiles = cmp.Or(c.MaxFiles, 16384)
+	c.MaxLocks = cmp.Or(c.MaxLocks, 4096)
 }
 
 // Stamp is since when a mount has been wanting a file. 0 is never.

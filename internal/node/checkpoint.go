@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,17 +34,10 @@ const (
 )
 
 func (c *Checkpoints) setDefaults() {
-	def := func(p *time.Duration, d time.Duration) {
-		if *p == 0 {
-			*p = d
-		}
-	}
-	def(&c.Tick, time.Minute)
-	def(&c.ForgetAfter, 90*day)
-	def(&c.Keep, 365*day)
-	if c.MinOps == 0 {
-		c.MinOps = 20_000
-	}
+	c.Tick = cmp.Or(c.Tick, time.Minute)
+	c.MinOps = cmp.Or(c.MinOps, 20_000)
+	c.ForgetAfter = cmp.Or(c.ForgetAfter, 90*day)
+	c.Keep = cmp.Or(c.Keep, 365*day)
 }
 
 // checkpointer makes, endorses and settles the checkpoints of this member.
