@@ -259,7 +259,7 @@ func writeFile(v *Volume, c *crasher, name string, data []byte, sync bool) error
 	if _, err := h.Write(ctx, data, 0); err != nil {
 		return err
 	}
-	if err := h.Truncate(ctx, int64(len(data))); err != nil {
+	if err := truncate(h, int64(len(data))); err != nil {
 		return err
 	}
 	if !sync {
@@ -333,7 +333,7 @@ func copyFile(v *Volume, c *crasher, from, to string, sync bool) error {
 	}
 	changed := append([]byte("copy"), data[min(4, len(data)):]...)
 	c.note(func(e expectation) { f := e.at(to); f.contents = append(f.contents, []byte{}, data, changed) })
-	if err := dst.Truncate(ctx, 0); err != nil {
+	if err := truncate(dst, 0); err != nil {
 		return err
 	}
 	if n, err := v.Copy(ctx, src, 0, dst, 0, a.Size); err != nil || n != a.Size {

@@ -153,7 +153,7 @@ func (e *exerciser) truncate() error {
 	e.note("truncate %#x to %#x", len(e.want), size)
 	e.grow(size)
 	e.want = e.want[:size:size]
-	return e.h.Truncate(ctx, int64(size))
+	return truncate(e.h, int64(size))
 }
 
 func (e *exerciser) zero(keep bool) error {

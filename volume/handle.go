@@ -186,14 +186,6 @@ func (h *Handle) Fsync(ctx context.Context) error {
 	return nil
 }
 
-// Truncate sets the size of the open file.
-func (h *Handle) Truncate(ctx context.Context, size int64) error {
-	if err := h.v.shrinkable(); err != nil {
-		return err
-	}
-	return h.v.truncate(ctx, h.in, size)
-}
-
 // Release ends the handle. It may be called twice.
 func (h *Handle) Release() {
 	h.once.Do(func() {

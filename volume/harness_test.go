@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -110,6 +111,19 @@ func (m *memChunks) fail(put, get error) {
 	m.mu.Unlock()
 }
 
+// hookChunks calls put before the next Put, once.
+type hookChunks struct {
+	*memChunks
+	put atomic.Pointer[func()]
+}
+
+func (h *hookChunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
+	if fn := h.put.Swap(nil); fn != nil {
+		(*fn)()
+	}
+	return h.memChunks.Put(ctx, sealed)
+}
+
 // memLog keeps batches, and hands them to other volumes of the same test.
 type memLog struct {
 	mu      sync.Mutex
@@ -156,6 +170,9 @@ func testKeyring() *cipher.Keyring {
 	k.SetCurrent(testKey.ID)
 	return &k
 }
+
+// smallBlocks makes files of a few KiB have several blocks and none inline.
+func smallBlocks(c *Config) { c.BlockLog, c.InlineMax = 14, -1 }
 
 // newRig starts a volume of the device named by a number; change may adjust the configuration.
 func newRig(t *testing.T, device byte, change func(*Config)) *rig {
@@ -229,6 +246,12 @@ func (r *rig) write(h *Handle, data string, off int64) {
 	if _, err := h.Write(context.Background(), []byte(data), off); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+// truncate sets the size of an open file, as ftruncate does.
+func truncate(h *Handle, size int64) error {
+	_, err := h.v.Setattr(context.Background(), h.Ino(), SetAttr{Valid: SetSize, Size: size, Held: true})
+	return err
 }
 
 // read returns all that a handle shows.

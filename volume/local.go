@@ -85,19 +85,3 @@ func (l localNodes) LoadNode(ctx context.Context, id chunk.ID) ([]byte, error) {
 func (l localNodes) SaveNode(context.Context, []byte) (chunk.ID, error) {
 	return chunk.ID{}, ErrNotSupported
 }
-
-// WriteMayWait reports whether a write must wait for memory.
-func (h *Handle) WriteMayWait() bool {
-	full, _ := h.v.dirty.full()
-	return full || h.v.sealing.Load() >= int64(cap(h.v.seals)) || h.flags&syncFlags != 0
-}
-
-// FlushMayWait reports whether a flush has more to do than a moment's work.
-func (h *Handle) FlushMayWait() bool {
-	in := h.in
-	if !in.mu.TryRLock() {
-		return true
-	}
-	defer in.mu.RUnlock()
-	return in.changed && (in.size > int64(h.v.cfg.InlineMax) || len(in.base.Inline) == 0 && !in.base.Root.IsZero())
-}

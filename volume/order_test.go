@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,5 +79,38 @@ func TestFileThatIsHeldHoldsUpNoOther(t *testing.T) {
 	must(t, r.commitAll(ctx))
 	if r.changedHere(held) {
 		t.Error("the file that was held is not in the tree")
+	}
+}
+
+func TestCommitAllWaitsForWhoHoldsAFile(t *testing.T) {
+	ctx := context.Background()
+	r := newRig(t, 1, smallBlocks)
+	h := r.create("f")
+	for queued := false; !queued; { // else the committer was done with it already
+		r.write(h, "data", 0)
+		if err := h.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		h.in.fold.Lock() // so that nobody can enter what is queued
+		if queued = r.changedHere(h.in); !queued {
+			h.in.fold.Unlock()
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.commitAll(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	select {
+	case <-done:
+		t.Error("the queue counts as committed while somebody is still at a file in it")
+	case <-time.After(50 * time.Millisecond):
+	}
+	h.in.fold.Unlock()
+	<-done
+	if r.changedHere(h.in) {
+		t.Error("content is not in the tree after the queue was committed")
 	}
 }

@@ -668,7 +668,7 @@ func TestTruncatingOnAFullDisk(t *testing.T) {
 	if _, err := h.Write(ctx, []byte("more"), 0); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("write: %v, want ENOSPC", err)
 	}
-	if err := h.Truncate(ctx, 500); err != nil {
+	if err := truncate(h, 500); err != nil {
 		t.Errorf("ftruncate: %v", err)
 	}
 	if _, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize}); err != nil {
@@ -684,7 +684,7 @@ func TestReadAcrossTheEndOfACut(t *testing.T) {
 	text := strings.Repeat("a", page) + strings.Repeat("b", page) + strings.Repeat("c", page) + strings.Repeat("d", page)
 	r.write(h, text, 0)
 	r.sync()
-	must(t, h.Truncate(ctx, 3*page))
+	must(t, truncate(h, 3*page))
 	r.write(h, "end", 5*page)
 	text = text[:3*page] + strings.Repeat("\x00", page)
 	for off := range 4 {
@@ -707,7 +707,7 @@ func TestSameContentAgain(t *testing.T) {
 		r.write(h, text, 0)
 		h.in.fold.Lock()
 		must(t, r.prepare(ctx, h.in))
-		must(t, h.Truncate(ctx, cut))
+		must(t, truncate(h, cut))
 		r.write(h, text[cut:], cut)
 		must(t, r.sealDirty(ctx, h.in))
 		must(t, r.commitReady(h.in))
@@ -719,5 +719,17 @@ func TestSameContentAgain(t *testing.T) {
 		if got := r.read(h); got != text {
 			t.Errorf("cut to %d: another content in the tree", cut)
 		}
+	}
+}
+
+func TestWriteOfNothingAndWriteFarOut(t *testing.T) {
+	r := newRig(t, 1, nil)
+	h := r.create("f")
+	r.write(h, "", 100)
+	if a, err := r.Getattr(context.Background(), h.Ino()); err != nil || a.Size != 0 {
+		t.Errorf("a write of no bytes made the size %d: %v", a.Size, err)
+	}
+	if _, err := h.Write(context.Background(), []byte("xy"), 1<<63-2); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("write at the end of all offsets: %v", err)
 	}
 }
