@@ -161,9 +161,9 @@ func (h *Handle) write(ctx context.Context, p []byte, off int64, atEnd bool) (in
 	return len(p), nil
 }
 
-// Flush seals and stores what was written, reports what went wrong, and has the
-// content published soon; connected mounts that watch the file have it on return.
-// What an fsync has journalled it leaves for soon after. It belongs to every close(2).
+// Flush seals and stores what was written and has the content published soon; connected mounts that watch the file have
+// it on return. What is journalled it leaves for soon after, and what cannot be sealed now it journals. It fails if the
+// store is full, or what was written can be put nowhere; it waits for no flush of the disk. It belongs to every close(2).
 func (h *Handle) Flush(ctx context.Context) error {
 	if h.locked.Load() {
 		h.v.leaving.closed(h)

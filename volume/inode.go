@@ -77,8 +77,7 @@ type content struct {
 	firstChange int64  // when the first change was made that is not in the tree, likewise
 }
 
-// candidate is a version whose chunks are stored, waiting for them to be
-// durable so that it may enter the tree.
+// candidate is a version whose chunks are stored and which waits to enter the tree.
 type candidate struct {
 	version chunk.Version
 	sealed  map[int64]chunk.ID // what of content.sealed it holds
