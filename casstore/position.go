@@ -18,9 +18,6 @@ type Position struct {
 	Offset uint64 // bytes into the pack
 }
 
-// IsZero reports whether p is before everything.
-func (p Position) IsZero() bool { return p == Position{} }
-
 // Compare returns -1, 0 or 1 as p is before, at or after q.
 func (p Position) Compare(q Position) int {
 	return cmp.Or(cmp.Compare(p.Pack, q.Pack), cmp.Compare(p.Offset, q.Offset))

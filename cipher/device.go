@@ -45,11 +45,8 @@ func (d *Device) Marshal() []byte { return append(d.sign.Seed(), d.box.Bytes()..
 // ID returns the device's public name.
 func (d *Device) ID() DeviceID { return DeviceID(d.sign.Public().(ed25519.PublicKey)) }
 
-// Private returns the signing key itself, for TLS. It is read only.
+// Private returns the signing key itself. It is read only.
 func (d *Device) Private() ed25519.PrivateKey { return d.sign }
-
-// Sign signs msg, which begins with a prefix that says what kind of thing is signed.
-func (d *Device) Sign(msg []byte) []byte { return ed25519.Sign(d.sign, msg) }
 
 // BoxKey returns the X25519 public key, 32 bytes, for WrapEpoch.
 func (d *Device) BoxKey() []byte { return d.box.PublicKey().Bytes() }
@@ -65,6 +62,3 @@ func (d Device) String() string { return d.ID().String() }
 
 // GoString does as String.
 func (d Device) GoString() string { return d.String() }
-
-// Verify reports whether sig is id's signature of msg.
-func Verify(id DeviceID, msg, sig []byte) bool { return ed25519.Verify(id[:], msg, sig) }

@@ -131,22 +131,6 @@ func FuzzInviteBytes(f *testing.F) {
 	})
 }
 
-func FuzzParseDeviceID(f *testing.F) {
-	seeds(f, "device.txt", func(v string) { f.Add(v) })
-	f.Fuzz(func(t *testing.T, text string) {
-		d, err := ParseDeviceID(text)
-		if err != nil {
-			if !errors.Is(err, ErrDeviceID) {
-				t.Fatal(err)
-			}
-			return
-		}
-		if again, err := ParseDeviceID(d.String()); err != nil || again != d {
-			t.Fatalf("%v reads as %v: %v", d, again, err)
-		}
-	})
-}
-
 func FuzzUnwrapEpoch(f *testing.F) {
 	d := fixedDevice(f)
 	wrapped, err := WrapEpoch(fixedKey, d.BoxKey(), nil)

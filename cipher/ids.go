@@ -3,8 +3,6 @@ package cipher
 import (
 	"encoding/base32"
 	"encoding/hex"
-	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/zeebo/blake3"
@@ -25,9 +23,6 @@ func (e EpochID) String() string { return hex.EncodeToString(e[:]) }
 // DeviceID names a device: its Ed25519 public key.
 type DeviceID [32]byte
 
-// ErrDeviceID is returned for text that is no device ID.
-var ErrDeviceID = errors.New("not a device ID")
-
 const (
 	deviceCheck = 3 // bytes of checksum in a printed device ID
 	deviceGroup = 7 // letters in a group
@@ -42,32 +37,6 @@ func (d DeviceID) String() string {
 		groups = append(groups, text[:deviceGroup])
 	}
 	return strings.Join(groups, "-")
-}
-
-// deviceChars removes what people put between the groups, and puts right what they
-// mix up: 0, 1 and 8 are not in the alphabet.
-var deviceChars = strings.NewReplacer("-", "", " ", "", "0", "O", "1", "I", "8", "B")
-
-// ParseDeviceID reads what DeviceID.String wrote, in either case and with or
-// without groups. Errors wrap ErrDeviceID.
-func ParseDeviceID(s string) (DeviceID, error) {
-	const size = len(DeviceID{}) + deviceCheck
-	if len(s) > 4*size {
-		return DeviceID{}, fmt.Errorf("%w: too long", ErrDeviceID)
-	}
-	text := deviceChars.Replace(strings.ToUpper(s))
-	b, err := base32.StdEncoding.DecodeString(text)
-	if err != nil || strings.ContainsAny(s, "\r\n") {
-		return DeviceID{}, fmt.Errorf("%w: a character that cannot be in one", ErrDeviceID)
-	}
-	if len(b) != size {
-		return DeviceID{}, fmt.Errorf("%w: %d letters and digits, not %d", ErrDeviceID, len(text), size*8/5)
-	}
-	d := DeviceID(b)
-	if string(deviceSum(d)) != string(b[len(d):]) {
-		return DeviceID{}, fmt.Errorf("%w: mistyped, its checksum is wrong", ErrDeviceID)
-	}
-	return d, nil
 }
 
 func deviceSum(d DeviceID) []byte {

@@ -1,11 +1,9 @@
 package cipher
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -78,11 +76,6 @@ func (k *Keyring) SetCurrent(id EpochID) {
 // Current returns the epoch that is sealed under; zero if none was chosen.
 func (k *Keyring) Current() EpochID { return k.load().current }
 
-// Epochs returns the epochs whose keys are there, in the order of their IDs.
-func (k *Keyring) Epochs() []EpochID {
-	return slices.SortedFunc(maps.Keys(k.load().epochs), func(a, b EpochID) int { return bytes.Compare(a[:], b[:]) })
-}
-
 // Seal seals a block of content or a node of a block tree, at most chunk.MaxPlain
 // bytes, under the current epoch. It appends the chunk, at most chunk.MaxSealed
 // bytes, to dst and returns the extended slice. plain must not lie in dst's spare
@@ -110,12 +103,8 @@ func (k *Keyring) Open(dst, sealed []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// MaxBatch and MaxSealedBatch are the greatest lengths of a batch before and after
-// sealing, in bytes.
-const (
-	MaxBatch       = 16 << 20
-	MaxSealedBatch = MaxBatch + overhead
-)
+// MaxBatch is the greatest length of a batch before it is sealed, in bytes.
+const MaxBatch = 16 << 20
 
 // SealBatch seals a batch of ops, at most MaxBatch bytes, under the current epoch
 // and binds it to aad, which OpenBatch must be given again.

@@ -84,7 +84,7 @@ func TestSealLimits(t *testing.T) {
 		t.Errorf("large batch: %v", err)
 	}
 	sealed, err := k.SealBatch(corpus(MaxBatch, false), nil)
-	if err != nil || len(sealed) != MaxSealedBatch {
+	if err != nil || len(sealed) != MaxBatch+overhead {
 		t.Fatalf("greatest batch: %d bytes: %v", len(sealed), err)
 	}
 	if opened, err := k.OpenBatch(sealed, nil); err != nil || len(opened) != MaxBatch {
@@ -208,7 +208,7 @@ func TestKeyring(t *testing.T) {
 			t.Errorf("opened %q: %v", plain, err)
 		}
 	}
-	if got := k.Epochs(); !slices.Equal(got, []EpochID{a.ID, b.ID}) || k.Current() != a.ID {
+	if got := k.load().epochs; len(got) != 2 || got[a.ID] == nil || got[b.ID] == nil || k.Current() != a.ID {
 		t.Errorf("epochs %v, current %v", got, k.Current())
 	}
 	k.Add(EpochKey{ID: a.ID, Secret: [32]byte{9}})
@@ -248,7 +248,7 @@ func TestKeyringConcurrently(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := len(k.Epochs()); n != 4*30+1 {
+	if n := len(k.load().epochs); n != 4*30+1 {
 		t.Errorf("%d epochs", n)
 	}
 }

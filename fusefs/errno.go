@@ -48,16 +48,10 @@ var errnos = []struct {
 	{syscall.ENOMEM, syscall.ENOMEM},
 }
 
-// Errno returns what a program is told about err: 0 for nil, a bare errno as it
+// classify returns what a program is told about err: 0 for nil, a bare errno as it
 // is, what the sentinels of namespace and volume mean however they are wrapped,
-// and EIO for everything else.
-func Errno(err error) syscall.Errno {
-	errno, _ := classify(err)
-	return errno
-}
-
-// classify is Errno and reports whether err was known.
-func classify(err error) (syscall.Errno, bool) {
+// and EIO for everything else, which is not known.
+func classify(err error) (errno syscall.Errno, known bool) {
 	switch e := err.(type) { // not errors.As: a wrapped errno is another thing than a bare one
 	case nil:
 		return 0, true

@@ -61,19 +61,19 @@ func TestErrno(t *testing.T) {
 		{io.EOF, syscall.EIO},
 		{errors.New("anything"), syscall.EIO},
 	} {
-		if got := Errno(c.err); got != c.want {
+		if got, _ := classify(c.err); got != c.want {
 			t.Errorf("%v is %v, want %v", c.err, got, c.want)
 		}
 		if c.err == nil {
 			continue
 		}
 		wrapped := fmt.Errorf("open: %w", errors.Join(errors.New("first"), fmt.Errorf("inode 7: %w", c.err)))
-		if got := Errno(wrapped); got != c.want {
+		if got, _ := classify(wrapped); got != c.want {
 			t.Errorf("%v, wrapped, is %v, want %v", c.err, got, c.want)
 		}
 	}
 	for _, bare := range []error{syscall.ENOENT, fuse.Errno(syscall.ENOENT)} {
-		if got := Errno(bare); got != syscall.ENOENT {
+		if got, _ := classify(bare); got != syscall.ENOENT {
 			t.Errorf("bare %T is %v", bare, got)
 		}
 	}

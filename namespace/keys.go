@@ -29,9 +29,6 @@ const (
 	keyImport   = 'I' // nothing: an import began and did not end
 )
 
-// treeKeys are the kinds of key that are a function of the set of ops.
-var treeKeys = []byte{keyNode, keySlot, keyXattr, keyTomb, keyMove, keyDemotion, keyPlace, keyPast, keyDead, keyHead, keyConflict}
-
 func key(kind byte, parts ...[]byte) []byte {
 	k := append(make([]byte, 0, 64), 't', kind)
 	for _, p := range parts {

@@ -118,9 +118,6 @@ func (t *Tree) enter(device string) error {
 // within operations.
 func (t *Tree) KeepWritten(fn func(NodeID) bool) { t.written = fn }
 
-// Author returns the incarnation that local ops belong to.
-func (t *Tree) Author() AuthorID { return t.author }
-
 // MaxLamport returns the greatest counter of all ops applied.
 func (t *Tree) MaxLamport() uint64 { return t.meta.clock }
 

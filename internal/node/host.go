@@ -35,8 +35,8 @@ const (
 	reopenAfter = time.Minute
 )
 
-// Volumes returns the data directories inside dir, by the IDs of their volumes in hexadecimal.
-func Volumes(dir string) (map[string]string, error) {
+// volumes returns the data directories inside dir, by the IDs of their volumes in hexadecimal.
+func volumes(dir string) (map[string]string, error) {
 	out := map[string]string{}
 	entries, err := os.ReadDir(filepath.Join(dir, volumesName))
 	if errors.Is(err, os.ErrNotExist) {
@@ -55,7 +55,7 @@ func Volumes(dir string) (map[string]string, error) {
 
 // DirOf returns the data directory, which is dir or inside it, of the volume whose ID begins with prefix.
 func DirOf(dir, prefix string) (string, error) {
-	all, err := Volumes(dir)
+	all, err := volumes(dir)
 	if err != nil {
 		return "", err
 	}
@@ -170,7 +170,7 @@ func (h *Host) end(err error) {
 
 // scan opens what is there and not served.
 func (h *Host) scan(ctx context.Context) {
-	dirs, err := Volumes(h.cfg.Dir)
+	dirs, err := volumes(h.cfg.Dir)
 	if err != nil {
 		h.cfg.Logger.Warn("cannot look for further volumes", "error", err)
 		return

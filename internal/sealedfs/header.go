@@ -16,7 +16,6 @@ const (
 	magic      = "fvrseal\n"
 	version    = 1
 	nonceSize  = 16
-	checkSize  = 32
 	headerSize = 64
 
 	keyInfo   = "forever sealedfs v1 content"

@@ -8,6 +8,9 @@ import (
 	"github.com/foreverfs/forever/internal/kv"
 )
 
+// treeKeys are the kinds of key that are a function of the set of ops.
+var treeKeys = []byte{keyNode, keySlot, keyXattr, keyTomb, keyMove, keyDemotion, keyPlace, keyPast, keyDead, keyHead, keyConflict}
+
 // Hash returns a digest of everything that the set of applied ops decides:
 // the visible tree, the registers, what is kept of removed nodes. Trees that applied the same ops have the
 // same one. It reads the whole state.
@@ -29,3 +32,6 @@ func (t *Tree) Hash() (sum [32]byte, err error) {
 	h.Sum(sum[:0])
 	return sum, nil
 }
+
+// Author returns the incarnation that local ops belong to.
+func (t *Tree) Author() AuthorID { return t.author }
