@@ -10,9 +10,6 @@ import (
 // errUnpublished says that an upgrade would lose something.
 var errUnpublished = errors.New("it was not stopped properly and has changes that are in no log yet")
 
-// deletesPerUpdate bounds what one update of an upgrade holds.
-const deletesPerUpdate = 10000
-
 // upgrade brings an older data directory to what this program reads. Version 2
 // has other records of the tree; the tree is made anew from the logs, which have it all. A
 // crash in between repeats the deletion: the version is written last.
@@ -40,29 +37,8 @@ func forgetTree(state kv.DB) error {
 	if pending {
 		return fmt.Errorf("%w: start the program that wrote it once more, stop it, and try again", errUnpublished)
 	}
-	for {
-		var keys [][]byte
-		lo := []byte("t")
-		err := state.Scan(lo, kv.PrefixEnd(lo), func(k, _ []byte) bool {
-			keys = append(keys, append([]byte(nil), k...))
-			return len(keys) < deletesPerUpdate
-		})
-		if err != nil {
-			return err
-		}
-		if len(keys) == 0 {
-			return state.Sync()
-		}
-		err = state.Update(func(tx kv.Tx) error {
-			for _, k := range keys {
-				if err := tx.Delete(k); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+	if err := kv.Clear(state, 't'); err != nil {
+		return err
 	}
+	return state.Sync()
 }
