@@ -2,7 +2,7 @@
 // packages: it owns the data directory, the keys, the state, the chunk store,
 // the connection to other devices, the volume and the mount, starts them in
 // order and ends them in the reverse one. Commands talk to a running node over
-// HTTP on the Unix socket in its data directory; Client is their side of it.
+// HTTP on the Unix socket in its data directory; internal/control is their side of it.
 //
 // # Data directory
 //
@@ -11,8 +11,11 @@
 //
 // # Lifecycle
 //
-// Create or Join prepares a data directory and leaves it closed. Open takes it,
-// Start serves other devices and the socket, Mount adds a mount point, Close
-// ends everything: new requests are refused, what is dirty is flushed, the
-// mount goes, the connections, the stores, the lock.
+// Create, Join or Recover prepares a data directory and leaves it closed. Open takes it and
+// serves other devices and the socket, Mount adds a mount point. Done says when the node should end, and why: its
+// mount was taken away, or a part of it has failed. Close ends everything: new requests are refused, the mount goes, what
+// is dirty is flushed, connected devices get a moment to take it, and then the connections go, the stores, the lock.
+//
+// A Host is the node of a data directory, and on a keyless replica also those of the further volumes inside it, which come
+// and go while it runs: one process, one port, and one Done and Close for all.
 package node
