@@ -199,7 +199,7 @@ func TestMountCommand(t *testing.T) {
 				log, _ := os.ReadFile(filepath.Join(m.data, "log"))
 				t.Fatalf("exit code %d: %s%s\n%s", r.code, r.out, r.err, log)
 			}
-			until(t, func() bool { return !m.running() })
+			m.until("its end", func() bool { return !m.running() })
 			if got := m.must("cat", "file"); got != "hello" {
 				t.Errorf("read %q", got)
 			}
@@ -215,15 +215,6 @@ func copyFile(t *testing.T, from, to string) {
 	}
 	if err := os.WriteFile(to, b, 0o755); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func until(t *testing.T, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not in time")
-		}
 	}
 }
 
@@ -283,7 +274,7 @@ func TestMountAfterKill(t *testing.T) {
 	}
 	// Nor in that of another node, if it was one of ours.
 	m.kill()
-	until(t, func() bool { return !m.running() })
+	m.until("its end", func() bool { return !m.running() })
 	other := newMachine(t)
 	other.must("--daemon", "--listen", "127.0.0.1:0", m.mount)
 	if _, err := os.Stat(file); !os.IsNotExist(err) {
