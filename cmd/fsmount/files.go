@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,12 +36,12 @@ func runPut(ctx context.Context, g *globals, from, to string) error {
 	if from != stdinout {
 		file, err := os.Open(from)
 		if err != nil {
-			return fileError(err)
+			return fileError("read "+from, err, "choose a file that is there and that you may read")
 		}
 		defer file.Close()
 		info, err := file.Stat()
 		if err != nil {
-			return fileError(err)
+			return fileError("read "+from, err, "choose another file")
 		}
 		if info.IsDir() {
 			return &fail.Error{Kind: fail.Path, Op: from + " is a directory", Next: "put copies single files"}
@@ -81,9 +82,12 @@ func runGet(ctx context.Context, g *globals, from, to string) error {
 
 // writeWhole makes a file appear under its name only when all of it is there.
 func writeWhole(name string, fill func(io.Writer) error) (err error) {
+	failed := func(err error) error {
+		return fileError("write "+name, err, "choose a file in a directory that is there and that you may write to, or - for standard output")
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
-		return fileError(err)
+		return failed(err)
 	}
 	defer func() {
 		if err != nil {
@@ -92,20 +96,24 @@ func writeWhole(name string, fill func(io.Writer) error) (err error) {
 	}()
 	err = fill(tmp)
 	if err == nil {
-		err = fileError(tmp.Chmod(0o644))
+		err = failed(tmp.Chmod(0o644))
 	}
 	if err = errors.Join(err, tmp.Close()); err != nil {
 		return err
 	}
-	return fileError(os.Rename(tmp.Name(), name))
+	return failed(os.Rename(tmp.Name(), name))
 }
 
-// fileError tells of a failure on a file outside the volume.
-func fileError(err error) error {
+// fileError tells of a failure on a file outside the volume: what was to be done, and of the error only the cause, which may
+// name another file than the user did.
+func fileError(what string, err error, next string) error {
 	if err == nil {
 		return nil
 	}
-	return &fail.Error{Kind: fail.Path, Op: err.Error()}
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		err = errno
+	}
+	return &fail.Error{Kind: fail.Path, Op: what, Err: err, Next: next}
 }
 
 func newCatCmd(g *globals) *cobra.Command {

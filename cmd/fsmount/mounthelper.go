@@ -265,7 +265,7 @@ func (c *helperCall) run(std *streams) error {
 func (c *helperCall) changeFlags(point string) error {
 	var now unix.Statfs_t
 	if err := unix.Statfs(point, &now); err != nil {
-		return &fail.Error{Kind: fail.Mountpoint, Op: "look at the mount on " + point, Err: err}
+		return &fail.Error{Kind: fail.Mountpoint, Op: "look at the mount on " + point, Err: err, Next: "unmount and mount again: fsmount umount " + point}
 	}
 	flags := uintptr(unix.MS_REMOUNT | now.Flags&(unix.MS_NODEV|unix.MS_NOSUID))
 	for _, f := range c.flags {
@@ -276,7 +276,7 @@ func (c *helperCall) changeFlags(point string) error {
 		flags = flags&^o.clear | o.set
 	}
 	if err := unix.Mount("", point, "", flags, ""); err != nil {
-		return &fail.Error{Kind: fail.Mountpoint, Op: "remount " + point, Err: err}
+		return &fail.Error{Kind: fail.Mountpoint, Op: "remount " + point, Err: err, Next: "unmount and mount again: fsmount umount " + point}
 	}
 	return nil
 }

@@ -35,7 +35,8 @@ func TestNoVolumeNoNode(t *testing.T) {
 	m.fails(16, "already holds a volume", "init")
 	m.fails(12, "does not exist", "cat", "/nothing")
 	m.fails(12, "does not exist", "get", "/nothing")
-	m.fails(12, "no such file", "put", "/no/such/file", "x")
+	m.fails(12, "read /no/such/file: no such file or directory; choose", "put", "/no/such/file", "x")
+	m.fails(2, `keep cannot be "long"; give a length of time`, "config", "set", "keep", "long")
 	m.fails(12, "directory", "cat", "/")
 }
 

@@ -147,7 +147,7 @@ func (c controlNode) Wait(ctx context.Context, req control.WaitRequest, fn func(
 // wanted is how many other devices the policy wants to hold everything; without
 // a word from it, one.
 func (n *Node) wanted() int {
-	if v := n.repl.Policy()["replicas"]; checkCount(v) == nil {
+	if v := n.repl.Policy()["replicas"]; isCount(v) {
 		n, _ := strconv.Atoi(v)
 		return n
 	}

@@ -59,7 +59,7 @@ func (n *Node) Mount(cfg MountConfig) error {
 func mountFailure(cfg MountConfig, err error) error {
 	var e *fusefs.MountError
 	if !errors.As(err, &e) {
-		return &fail.Error{Kind: fail.FUSE, Op: "mount on " + cfg.Mountpoint, Err: words(err)}
+		return &fail.Error{Kind: fail.FUSE, Op: "mount on " + cfg.Mountpoint, Err: words(err), Next: "see the log, and ls -l /dev/fuse"}
 	}
 	kind := fail.FUSE
 	for _, is := range []error{

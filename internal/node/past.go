@@ -275,7 +275,11 @@ func (r restorer) remake(ctx context.Context, p namespace.Past, dir uint64, name
 	case namespace.KindFifo:
 		a, err = r.v.Mknod(ctx, who, dir, name, syscall.S_IFIFO|n.Mode, 0)
 	default:
-		return a, &fail.Error{Kind: fail.Path, Op: name + " was a " + kindName(p.Kind) + ", which is not restored"}
+		next := "make it anew with mknod"
+		if p.Kind == namespace.KindSocket {
+			next = "the program that listens on it makes it anew"
+		}
+		return a, &fail.Error{Kind: fail.Path, Op: name + " was a " + kindName(p.Kind) + ", which is not restored", Next: next}
 	}
 	if err == nil {
 		r.v.Forget(a.Ino, 1)

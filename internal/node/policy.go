@@ -2,8 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,30 +16,27 @@ type setting struct {
 	key   string
 	first string // before anybody has set it
 	about string
-	check func(value string) error
+	takes string // in words, after "give"
+	check func(value string) bool
 }
 
 // settings are those that the volume's policy knows, in the order in which they are shown.
 var settings = []setting{
-	{"replicas", "1", "how many other devices shall hold everything: what fsmount wait waits for", checkCount},
-	{"keep", "365d", "how long history goes back", checkAge(time.Hour)},
-	{"forget-after", "90d", "how long a device may be away before the others go on without it", checkAge(day)},
+	{"replicas", "1", "how many other devices shall hold everything: what fsmount wait waits for", "a number from 1 to 1000", isCount},
+	{"keep", "365d", "how long history goes back", "a length of time from an hour to a hundred years, as in 365d or 36h", isAge(time.Hour)},
+	{"forget-after", "90d", "how long a device may be away before the others go on without it", "a length of time from a day to a hundred years, as in 90d or 36h", isAge(day)},
 }
 
-func checkCount(value string) error {
-	if n, err := strconv.Atoi(value); err != nil || n < 1 || n > 1000 {
-		return errors.New("must be a number from 1 to 1000")
-	}
-	return nil
+func isCount(value string) bool {
+	n, err := strconv.Atoi(value)
+	return err == nil && n >= 1 && n <= 1000
 }
 
-// checkAge accepts lengths of time from least to a hundred years.
-func checkAge(least time.Duration) func(string) error {
-	return func(value string) error {
-		if d, err := parseAge(value); err != nil || d < least || d > 36500*day {
-			return fmt.Errorf("must be a length of time of at least %v, as in 90d or 36h", least)
-		}
-		return nil
+// isAge accepts lengths of time from least to a hundred years.
+func isAge(least time.Duration) func(string) bool {
+	return func(value string) bool {
+		d, err := parseAge(value)
+		return err == nil && d >= least && d <= 36500*day
 	}
 }
 
@@ -51,7 +46,7 @@ func (c controlNode) Policy(context.Context) ([]control.Setting, error) {
 	out := make([]control.Setting, len(settings))
 	for i, s := range settings {
 		out[i] = control.Setting{Key: s.key, Value: s.first, About: s.about}
-		if v, ok := set[s.key]; ok && s.check(v) == nil {
+		if v, ok := set[s.key]; ok && s.check(v) {
 			out[i].Value, out[i].Set = v, true
 		}
 	}
@@ -74,8 +69,8 @@ func (c controlNode) SetPolicy(_ context.Context, key, value string) error {
 		}
 		return &fail.Error{Kind: fail.Usage, Op: "there is no setting " + key, Next: "the settings are " + strings.Join(known, ", ")}
 	}
-	if err := settings[i].check(value); err != nil {
-		return &fail.Error{Kind: fail.Usage, Op: "set " + key + " to " + value, Err: err}
+	if s := settings[i]; !s.check(value) {
+		return &fail.Error{Kind: fail.Usage, Op: key + " cannot be " + strconv.Quote(value), Next: "give " + s.takes}
 	}
 	return standingError(c.n.repl.SetPolicy(map[string]string{key: value}))
 }
@@ -83,7 +78,7 @@ func (c controlNode) SetPolicy(_ context.Context, key, value string) error {
 // age returns a setting that is a length of time, or otherwise if nobody has set it.
 func (n *Node) age(key string, otherwise time.Duration) time.Duration {
 	i := slices.IndexFunc(settings, func(s setting) bool { return s.key == key })
-	if v := n.repl.Policy()[key]; i >= 0 && settings[i].check(v) == nil {
+	if v := n.repl.Policy()[key]; i >= 0 && settings[i].check(v) {
 		d, _ := parseAge(v)
 		return d
 	}

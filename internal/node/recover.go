@@ -80,7 +80,7 @@ func recoverError(addr string, err error) error {
 	case refused != nil && refused.Code == replica.CodeProtocol:
 		return &fail.Error{Kind: fail.Peer, Op: "recover: " + refused.Reason, Next: "run the same version of fsmount on both machines"}
 	case refused != nil:
-		return &fail.Error{Kind: fail.Refused, Op: "recover: " + refused.Reason}
+		return &fail.Error{Kind: fail.Refused, Op: "recover: " + refused.Reason, Next: "ask a member which devices take part: fsmount devices list"}
 	}
 	return &fail.Error{Kind: fail.Peer, Op: "recover from " + addr, Err: words(dialCause(err)),
 		Next: "see that a device of the volume listens there and that this machine can reach it"}

@@ -124,7 +124,8 @@ func pathError(p string, err error) error {
 	case errors.Is(err, namespace.ErrNotExist):
 		return &fail.Error{Kind: fail.Path, Op: p + " does not exist", Next: "fsmount ls shows what there is"}
 	case errors.Is(err, volume.ErrReadOnly):
-		return &fail.Error{Kind: fail.ReadOnly, Op: "cannot change " + p + ": the node was started with --read-only"}
+		return &fail.Error{Kind: fail.ReadOnly, Op: "cannot change " + p + ": the node was started with --read-only",
+			Next: "start it without --read-only, or change it on another device"}
 	case kind == fail.NoSpace:
 		return &fail.Error{Kind: kind, Op: "cannot store " + p + ": the disk of this node's data directory is full", Next: "free some space and try again"}
 	case kind == fail.Unavailable:
