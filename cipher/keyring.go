@@ -1,9 +1,11 @@
 package cipher
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -75,6 +77,11 @@ func (k *Keyring) SetCurrent(id EpochID) {
 
 // Current returns the epoch that is sealed under; zero if none was chosen.
 func (k *Keyring) Current() EpochID { return k.load().current }
+
+// Epochs returns the epochs whose keys are there, in the order of their IDs.
+func (k *Keyring) Epochs() []EpochID {
+	return slices.SortedFunc(maps.Keys(k.load().epochs), func(a, b EpochID) int { return bytes.Compare(a[:], b[:]) })
+}
 
 // Seal seals a block of content or a node of a block tree, at most chunk.MaxPlain
 // bytes, under the current epoch. It appends the chunk, at most chunk.MaxSealed
