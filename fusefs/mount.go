@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -19,7 +20,7 @@ const Subtype = "forever"
 
 // Why a mount fails, in a MountError.
 var (
-	// ErrMountpoint says that the mount point does not exist or is not a directory.
+	// ErrMountpoint says that the mount point does not exist, is not a directory, or cannot be looked at.
 	ErrMountpoint = errors.New("not an existing directory")
 	// ErrMountpointDead says that a mount is there whose program has gone.
 	ErrMountpointDead = errors.New("a dead mount is there")
@@ -65,10 +66,7 @@ func Mount(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMachine(cfg); err != nil {
-		return nil, err
-	}
-	if err := checkMountpoint(cfg.Mountpoint); err != nil {
+	if err := Check(cfg.Mountpoint, cfg.AllowOther); err != nil {
 		return nil, err
 	}
 	if cfg.Mountpoint, err = filepath.Abs(cfg.Mountpoint); err != nil {
@@ -127,21 +125,33 @@ func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 // may execute something; see access.
 func onlyRoot(cfg Config) bool { return os.Geteuid() == 0 && !cfg.AllowOther }
 
-// checkMachine finds out why this machine, or user, cannot mount.
-func checkMachine(cfg Config) error {
+// Check finds out why Mount would fail: because of the mount point, this machine, or the user, who may let others in or
+// not. It changes nothing. What it returns is a *MountError.
+func Check(mountpoint string, allowOther bool) error {
+	if err := checkMountpoint(mountpoint); err != nil {
+		return err
+	}
 	if _, err := exec.LookPath("fusermount3"); err != nil {
-		return &MountError{cfg.Mountpoint, ErrNoFusermount, "install the package fuse3 (apt-get install fuse3)"}
+		return &MountError{mountpoint, ErrNoFusermount, "install the package fuse3 (apt-get install fuse3)"}
 	}
 	dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return &MountError{cfg.Mountpoint, fmt.Errorf("%w: %w", ErrNoDevice, err),
-			"load the module (modprobe fuse), or in a container pass the device in"}
+		return &MountError{mountpoint, because(ErrNoDevice, err), "load the module (modprobe fuse), or in a container pass the device in"}
 	}
 	dev.Close()
-	if cfg.AllowOther && os.Geteuid() != 0 && !userAllowOther() {
-		return &MountError{cfg.Mountpoint, ErrAllowOther, "add the line user_allow_other to /etc/fuse.conf"}
+	if allowOther && os.Geteuid() != 0 && !userAllowOther() {
+		return &MountError{mountpoint, ErrAllowOther, "add the line user_allow_other to /etc/fuse.conf"}
 	}
 	return nil
+}
+
+// because is one of the errors above with its cause, without the path that a MountError has already.
+func because(what, cause error) error {
+	var pe *os.PathError
+	if errors.As(cause, &pe) {
+		cause = pe.Err
+	}
+	return fmt.Errorf("%w: %w", what, cause)
 }
 
 // userAllowOther reports whether /etc/fuse.conf has user_allow_other. If it
@@ -165,20 +175,25 @@ func checkMountpoint(path string) error {
 	switch {
 	case errors.Is(err, syscall.ENOTCONN):
 		return &MountError{path, ErrMountpointDead, "take it away: fusermount3 -u -z " + path}
+	case errors.Is(err, os.ErrNotExist):
+		return &MountError{path, because(ErrMountpoint, err), "make it: mkdir -p " + path}
 	case err != nil:
-		return &MountError{path, fmt.Errorf("%w: %w", ErrMountpoint, err), "make it: mkdir -p " + path}
+		return &MountError{path, because(ErrMountpoint, err), "choose another directory"}
 	case !info.IsDir():
-		return &MountError{path, ErrMountpoint, "choose a directory"}
+		return &MountError{path, because(ErrMountpoint, syscall.ENOTDIR), "choose a directory"}
 	case isMountpoint(path, info):
 		return &MountError{path, ErrMountpointBusy, "unmount it (fusermount3 -u " + path + ") or choose another directory"}
 	}
 	dir, err := os.Open(path)
 	if err != nil {
-		return &MountError{path, fmt.Errorf("%w: %w", ErrMountpoint, err), "choose another directory"}
+		return &MountError{path, because(ErrMountpoint, err), "choose another directory"}
 	}
 	defer dir.Close()
-	if _, err := dir.Readdirnames(1); !errors.Is(err, io.EOF) {
-		return &MountError{path, ErrMountpointNotEmpty, "choose an empty directory"}
+	switch _, err := dir.Readdirnames(1); {
+	case err == nil:
+		return &MountError{path, ErrMountpointNotEmpty, "its files would be hidden; choose an empty directory"}
+	case !errors.Is(err, io.EOF):
+		return &MountError{path, because(ErrMountpoint, err), "choose another directory"}
 	}
 	return nil
 }
@@ -207,7 +222,7 @@ func mountMinor(path string) uint32 {
 	var minor uint32
 	for line := range strings.Lines(string(info)) {
 		f := strings.Fields(line)
-		if len(f) < 5 || octal.Replace(f[4]) != path {
+		if len(f) < 5 || Unescape(f[4]) != path {
 			continue
 		}
 		var major, m uint32
@@ -218,8 +233,21 @@ func mountMinor(path string) uint32 {
 	return minor
 }
 
-// octal undoes the escapes of /proc/self/mountinfo.
-var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+// Unescape undoes the \ooo escapes of a field of /proc/self/mountinfo.
+func Unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(v))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
 
 // readFurtherAhead lifts the limit of 128 KiB that the kernel starts every mount
 // with. That takes root; without, reads stay as they are.

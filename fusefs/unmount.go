@@ -41,7 +41,7 @@ func (s *Server) unmount() error {
 		if s.ctx.Err() != nil {
 			return nil // the kernel has gone already
 		}
-		err := detach(s.cfg.Mountpoint, false)
+		err := Detach(s.cfg.Mountpoint, false)
 		if err == nil || errors.Is(err, syscall.EINVAL) { // or is not mounted here any more
 			break
 		}
@@ -60,7 +60,7 @@ func (s *Server) unmount() error {
 func (s *Server) force() error {
 	s.log.Warn("mount is in use; taking it away: open files there answer with errors from now on", "mountpoint", s.cfg.Mountpoint)
 	s.writeBack()
-	err := detach(s.cfg.Mountpoint, true)
+	err := Detach(s.cfg.Mountpoint, true)
 	if end := s.awaitEnd(); end != nil {
 		return errors.Join(end, err)
 	}
@@ -122,9 +122,9 @@ func (s *Server) abort() error {
 	return os.WriteFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", s.minor), []byte("1"), 0)
 }
 
-// detach unmounts path: for good and at once if by force, else only if nobody
-// uses it (EBUSY). EINVAL means that nothing is mounted there.
-func detach(path string, force bool) error {
+// Detach takes away what is mounted at path: for good and at once if by force, which whoever has files open there finds
+// broken, else only if nobody uses it (EBUSY). EINVAL means that nothing is mounted there.
+func Detach(path string, force bool) error {
 	if os.Geteuid() != 0 {
 		return detachByHelper(path, force)
 	}
@@ -135,7 +135,7 @@ func detach(path string, force bool) error {
 	return unix.Unmount(path, flags)
 }
 
-// detachByHelper is detach for those who may not unmount by themselves. The
+// detachByHelper is Detach for those who may not unmount by themselves. The
 // connection outlives it if force was needed.
 func detachByHelper(path string, force bool) error {
 	args := []string{"-u", "--", path}

@@ -59,7 +59,7 @@ func checkBefore(ctx context.Context, dir string, mount *mountOptions) error {
 		return nil
 	}
 	var err error
-	mount.point, err = node.PrepareMountpoint(mount.point, dir)
+	mount.point, err = node.PrepareMountpoint(mount.point, dir, mount.allowOther)
 	return err
 }
 

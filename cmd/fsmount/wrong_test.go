@@ -103,14 +103,19 @@ func TestWrongMountPoints(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	m.fails(7, "mount point", "/proc")
+	m.fails(7, "mounted there already", "/proc")
 	m.fails(7, "not a mount of fsmount", "umount", m.mount)
-	if _, err := os.Stat(m.data); !os.IsNotExist(err) {
-		t.Errorf("a volume was created for a mount point that cannot be: %v", err)
+	// The fusermount of FUSE 2 is of no use.
+	path := t.TempDir()
+	if err := os.WriteFile(filepath.Join(path, "fusermount"), []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
 	}
-	m.env = []string{"PATH=" + t.TempDir()}
+	m.env = []string{"PATH=" + path}
 	m.fails(8, "fuse3", m.mount)
 	m.env = nil
+	if _, err := os.Stat(m.data); !os.IsNotExist(err) {
+		t.Errorf("a volume was created for a mount that cannot be: %v", err)
+	}
 
 	m.must("--daemon", "--listen", "127.0.0.1:0", m.mount)
 	t.Cleanup(func() { m.run(nil, "umount", m.mount) })

@@ -42,7 +42,7 @@ func (n *Node) Mount(cfg MountConfig) error {
 		IdlePoll: cfg.IdlePoll, FSName: n.dir.path, Logger: n.log.Named("fuse"),
 	})
 	if err != nil {
-		return mountFailure(cfg, err)
+		return mountFailure(cfg.Mountpoint, err)
 	}
 	m := &mount{point: cfg.Mountpoint, server: server, done: make(chan struct{})}
 	n.mount.Store(m)
@@ -56,10 +56,10 @@ func (n *Node) Mount(cfg MountConfig) error {
 }
 
 // mountFailure tells why nothing was mounted.
-func mountFailure(cfg MountConfig, err error) error {
+func mountFailure(path string, err error) error {
 	var e *fusefs.MountError
 	if !errors.As(err, &e) {
-		return &fail.Error{Kind: fail.FUSE, Op: "mount on " + cfg.Mountpoint, Err: words(err), Next: "see the log, and ls -l /dev/fuse"}
+		return &fail.Error{Kind: fail.FUSE, Op: "mount on " + path, Err: words(err), Next: "see the log, and ls -l /dev/fuse"}
 	}
 	kind := fail.FUSE
 	for _, is := range []error{
@@ -69,7 +69,11 @@ func mountFailure(cfg MountConfig, err error) error {
 			kind = fail.Mountpoint
 		}
 	}
-	return &fail.Error{Kind: kind, Op: "mount on " + e.Mountpoint, Err: words(e.Err), Next: e.Next}
+	next := e.Next
+	if errors.Is(e.Err, fusefs.ErrNoDevice) {
+		next += "; fsmount serve works without it"
+	}
+	return &fail.Error{Kind: kind, Op: "mount on " + e.Mountpoint, Err: words(e.Err), Next: next}
 }
 
 // unmount takes the mount away and waits until nothing serves it. Programs that

@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/foreverfs/forever/fusefs"
 	"github.com/foreverfs/forever/internal/fail"
 )
 
@@ -63,26 +62,10 @@ func parseMountInfo(r io.Reader) ([]anyMount, error) {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		where, what := strings.Fields(before), strings.Fields(after)
 		if ok && len(where) > 4 && len(what) > 1 {
-			found = append(found, anyMount{MountInfo{Mountpoint: unescape(where[4]), DataDir: unescape(what[1])}, what[0]})
+			found = append(found, anyMount{MountInfo{Mountpoint: fusefs.Unescape(where[4]), DataDir: fusefs.Unescape(what[1])}, what[0]})
 		}
 	}
 	return found, lines.Err()
-}
-
-// unescape undoes the \ooo escapes of mountinfo.
-func unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // mountAt returns the topmost mount at path, if it is one of ours.
@@ -99,13 +82,10 @@ func mountAt(path string) (MountInfo, bool) {
 	return MountInfo{}, false
 }
 
-// PrepareMountpoint checks that path can be mounted on and returns it absolute
+// PrepareMountpoint checks that path can be mounted on, with others let in or not, and returns it absolute
 // and free of links. A dead mount that a killed node left there is taken away; what
 // lives, or is not ours, never is.
-func PrepareMountpoint(path, dataDir string) (string, error) {
-	if err := checkFUSE(); err != nil {
-		return "", err
-	}
+func PrepareMountpoint(path, dataDir string, allowOther bool) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -120,58 +100,25 @@ func PrepareMountpoint(path, dataDir string) (string, error) {
 	if err != nil {
 		return "", mountpointError(abs, plain(err).Error(), "choose another directory")
 	}
-	return real, checkMountpoint(real, dataDir)
+	return real, checkMountpoint(real, dataDir, allowOther)
 }
 
-func checkMountpoint(path, dataDir string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return mountpointError(path, plain(err).Error(), "choose another directory")
-	}
-	if !info.IsDir() {
-		return mountpointError(path, "is not a directory", "choose a directory")
-	}
+func checkMountpoint(path, dataDir string, allowOther bool) error {
 	if m, ok := mountAt(path); ok {
 		return mountpointError(path, "is already a mount of the node in "+m.DataDir,
 			"end that one first: fsmount umount "+path)
 	}
-	if isMount(path, info) {
-		return mountpointError(path, "is already a mount point", "choose another directory or unmount it")
-	}
 	if within(dataDir, path) || within(path, dataDir) {
 		return mountpointError(path, "and the data directory "+dataDir+" lie inside each other", "choose another directory")
 	}
-	return checkEmpty(path)
-}
-
-func checkEmpty(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return mountpointError(path, plain(err).Error(), "choose another directory")
-	}
-	defer dir.Close()
-	if _, err := dir.Readdirnames(1); err == nil {
-		return mountpointError(path, "is not empty", "its files would be hidden; choose an empty directory")
-	} else if !errors.Is(err, io.EOF) {
-		return mountpointError(path, plain(err).Error(), "choose another directory")
+	if err := fusefs.Check(path, allowOther); err != nil {
+		return mountFailure(path, err)
 	}
 	return nil
 }
 
 func mountpointError(path, what, next string) error {
 	return &fail.Error{Kind: fail.Mountpoint, Op: "mount point " + path + " " + what, Next: next}
-}
-
-// isMount reports whether path is the root of a mount: it lies on another
-// device than the directory above.
-func isMount(path string, info os.FileInfo) bool {
-	above, err := os.Stat(filepath.Dir(path))
-	if err != nil {
-		return false
-	}
-	a, okA := info.Sys().(*syscall.Stat_t)
-	b, okB := above.Sys().(*syscall.Stat_t)
-	return okA && okB && (a.Dev != b.Dev || a.Ino == b.Ino)
 }
 
 // within reports whether path lies in dir or is dir.
@@ -254,52 +201,11 @@ func PlaceOf(path string) string {
 	return path
 }
 
-// checkFUSE says early, and in clear words, why this machine cannot mount.
-func checkFUSE() error {
-	if _, err := exec.LookPath("fusermount3"); err != nil {
-		if _, err := exec.LookPath("fusermount"); err != nil {
-			return &fail.Error{Kind: fail.FUSE, Op: "fusermount3 not found", Next: "install the package fuse3 (apt-get install fuse3)"}
-		}
-	}
-	file, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
-	if err != nil {
-		return &fail.Error{Kind: fail.FUSE, Op: "open /dev/fuse", Err: plain(err),
-			Next: "load the module (modprobe fuse), in a container pass the device in; fsmount serve works without it"}
-	}
-	return file.Close()
-}
-
-// Unmount takes the mount at path away. Lazily means: at once, while programs
+// Unmount takes the mount at path away. By force means: at once, while programs
 // that have files open there keep a dead mount.
-func Unmount(path string, lazily bool) error {
-	if os.Geteuid() == 0 {
-		flags := 0
-		if lazily {
-			flags = syscall.MNT_DETACH
-		}
-		if err := syscall.Unmount(path, flags); err != nil {
-			return fmt.Errorf("unmount %s: %w", path, err)
-		}
-		return nil
-	}
-	args := []string{"-u", path}
-	if lazily {
-		args = []string{"-u", "-z", path}
-	}
-	tool := "fusermount3"
-	if _, err := exec.LookPath(tool); err != nil {
-		tool = "fusermount"
-	}
-	if out, err := exec.Command(tool, args...).CombinedOutput(); err != nil {
-		return unmountFailure(path, string(out), err)
+func Unmount(path string, force bool) error {
+	if err := fusefs.Detach(path, force); err != nil {
+		return fmt.Errorf("unmount %s: %w", path, err)
 	}
 	return nil
-}
-
-// unmountFailure keeps what fusermount said; it tells "busy" only in words.
-func unmountFailure(path, said string, err error) error {
-	if strings.Contains(said, "busy") {
-		return fmt.Errorf("unmount %s: %w", path, syscall.EBUSY)
-	}
-	return fmt.Errorf("unmount %s: %w: %s", path, err, strings.Join(strings.Fields(said), " "))
 }
