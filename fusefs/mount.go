@@ -209,28 +209,58 @@ func isMountpoint(path string, info os.FileInfo) bool {
 	return ok1 && ok2 && (a.Dev != b.Dev || a.Ino == b.Ino)
 }
 
-// mountMinor finds the minor device number of the mount at path, or 0. It does
-// not touch the mount, which nobody serves yet.
-func mountMinor(path string) uint32 {
+// mounted is a line of /proc/self/mountinfo; see proc(5).
+type mounted struct {
+	minor uint32 // of its device, if that is none of a disk's, else 0
+	path  string
+}
+
+// mountTable returns what is mounted in this mount namespace; of several at one place the last lies on top. It touches no mount.
+func mountTable() (table []mounted) {
+	info, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(info)) {
+		f := strings.Fields(line)
+		if len(f) < 5 {
+			continue
+		}
+		m := mounted{path: Unescape(f[4])}
+		var major, minor uint32
+		if _, err := fmt.Sscanf(f[2], "%d:%d", &major, &minor); err == nil && major == 0 {
+			m.minor = minor
+		}
+		table = append(table, m)
+	}
+	return table
+}
+
+// mountMinor finds the minor device number of the mount at path, or 0.
+func mountMinor(path string) (minor uint32) {
 	if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
 		path = filepath.Join(real, filepath.Base(path))
 	}
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return 0
-	}
-	var minor uint32
-	for line := range strings.Lines(string(info)) {
-		f := strings.Fields(line)
-		if len(f) < 5 || Unescape(f[4]) != path {
-			continue
-		}
-		var major, m uint32
-		if _, err := fmt.Sscanf(f[2], "%d:%d", &major, &m); err == nil && major == 0 {
-			minor = m // the last one lies on top
+	for _, m := range mountTable() {
+		if m.path == path {
+			minor = m.minor
 		}
 	}
 	return minor
+}
+
+// placeOf finds where the mount with a device number is: it may have been moved, and directories above it renamed. It returns "" if it is
+// nowhere in this mount namespace. covered says that something else is mounted on top of it.
+func placeOf(minor uint32, table []mounted) (path string, covered bool) {
+	for _, m := range table {
+		switch {
+		case m.minor == minor && (path == "" || covered):
+			path, covered = m.path, false
+		case m.path == path:
+			covered = m.minor != minor
+		}
+	}
+	return path, covered
 }
 
 // Unescape undoes the \ooo escapes of a field of /proc/self/mountinfo.

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -370,6 +372,69 @@ func TestUnmountByOthers(t *testing.T) {
 		stacks := string(buf[:runtime.Stack(buf, true)])
 		return !strings.Contains(stacks, "fusefs.(*Server)") && !strings.Contains(stacks, "fusefs.(*notes)")
 	})
+}
+
+// TestUnmountLeavesOthersAlone: neither what was mounted where this mount was, nor what lies on top of it, goes with it.
+func TestUnmountLeavesOthersAlone(t *testing.T) {
+	mountControl(t)
+	for _, covered := range []bool{false, true} {
+		t.Run(fmt.Sprintf("covered=%v", covered), func(t *testing.T) {
+			r := mount(t, nil)
+			r.write("f", "held")
+			held, err := os.Open(r.path("f"))
+			must(t, err)
+			defer held.Close()
+			if !covered {
+				must(t, unix.Unmount(r.dir, unix.MNT_DETACH)) // the kernel keeps it for the open file
+			}
+			must(t, unix.Mount("tmpfs", r.dir, "tmpfs", 0, ""))
+			defer func() {
+				must(t, unix.Unmount(r.dir, unix.MNT_DETACH))
+				if covered {
+					must(t, unix.Unmount(r.dir, unix.MNT_DETACH))
+				}
+			}()
+			other := filepath.Join(r.dir, "other")
+			must(t, os.WriteFile(other, []byte("precious"), 0o600))
+			must(t, r.Unmount())
+			if data, err := os.ReadFile(other); err != nil || string(data) != "precious" {
+				t.Errorf("the other mount: %q, %v", data, err)
+			}
+		})
+	}
+}
+
+// mountControl has the kernel show its connections, by which one can be broken off whose mount is out of reach. Small machines do not.
+func mountControl(t *testing.T) {
+	const dir = "/sys/fs/fuse/connections"
+	if table := mountTable(); slices.ContainsFunc(table, func(m mounted) bool { return m.path == dir }) {
+		return
+	}
+	must(t, unix.Mount("fusectl", dir, "fusectl", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+}
+
+func TestPlaceOf(t *testing.T) {
+	disk, ours, other := mounted{0, "/"}, mounted{7, "/m"}, mounted{8, "/m"}
+	for _, c := range []struct {
+		name    string
+		table   []mounted
+		path    string
+		covered bool
+	}{
+		{"as it was mounted", []mounted{disk, ours}, "/m", false},
+		{"gone", []mounted{disk, other}, "", false},
+		{"moved", []mounted{disk, {7, "/elsewhere"}, other}, "/elsewhere", false},
+		{"on top", []mounted{disk, other, ours}, "/m", false},
+		{"covered", []mounted{disk, ours, other}, "/m", true},
+		{"covered by a disk", []mounted{disk, ours, {0, "/m"}}, "/m", true},
+		{"covered, and bound to another place", []mounted{disk, ours, other, {7, "/b"}}, "/b", false},
+		{"bound to another place", []mounted{disk, ours, {7, "/b"}}, "/m", false},
+	} {
+		if path, covered := placeOf(7, c.table); path != c.path || covered != c.covered {
+			t.Errorf("%s: %q, %v", c.name, path, covered)
+		}
+	}
 }
 
 func TestDetachByHelper(t *testing.T) {

@@ -107,7 +107,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	// know, or it would not tell of changes there.
 	root, err := s.vol.OpenDir(s.ctx, volume.RootIno)
 	if err != nil {
-		return errors.Join(fmt.Errorf("open the root: %w", err), s.conn.Close(), Detach(s.cfg.Mountpoint, true))
+		return errors.Join(fmt.Errorf("open the root: %w", err), s.conn.Close(), s.detach(true))
 	}
 	defer root.Release()
 	s.vol.SetNotifier(s.notes)

@@ -41,7 +41,7 @@ func (s *Server) unmount() error {
 		if s.ctx.Err() != nil {
 			return nil // the kernel has gone already
 		}
-		err := Detach(s.cfg.Mountpoint, false)
+		err := s.detach(false)
 		if err == nil || errors.Is(err, syscall.EINVAL) { // or is not mounted here any more
 			break
 		}
@@ -56,11 +56,32 @@ func (s *Server) unmount() error {
 	return s.awaitEnd()
 }
 
+// detach is Detach of this mount and no other: something may be mounted over it, or where it was. EINVAL: it is not in this mount
+// namespace any more; EBUSY: somebody uses it, or something lies on top of it.
+func (s *Server) detach(force bool) error {
+	path, covered := s.place()
+	switch {
+	case path == "":
+		return syscall.EINVAL
+	case covered:
+		return syscall.EBUSY
+	}
+	return Detach(path, force)
+}
+
+// place is placeOf this mount.
+func (s *Server) place() (path string, covered bool) {
+	if s.minor == 0 {
+		return s.cfg.Mountpoint, false
+	}
+	return placeOf(s.minor, mountTable())
+}
+
 // force takes the mount away from the programs that use it.
 func (s *Server) force() error {
 	s.log.Warn("mount is in use; taking it away: open files there answer with errors from now on", "mountpoint", s.cfg.Mountpoint)
 	s.writeBack()
-	err := Detach(s.cfg.Mountpoint, true)
+	err := s.detach(true)
 	if end := s.awaitEnd(); end != nil {
 		return errors.Join(end, err)
 	}
@@ -69,10 +90,14 @@ func (s *Server) force() error {
 
 // writeBack has the kernel write out what programs changed through mappings.
 func (s *Server) writeBack() {
+	path, covered := s.place()
+	if path == "" || covered {
+		return
+	}
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		root, err := os.Open(s.cfg.Mountpoint)
+		root, err := os.Open(path)
 		if err != nil {
 			return
 		}
