@@ -318,3 +318,58 @@ func TestDataDirByALink(t *testing.T) {
 		t.Errorf("took %v", took)
 	}
 }
+
+// TestUmountLeavesWhatIsOnTop: a file system that somebody mounted over a mount is not taken away in its place.
+func TestUmountLeavesWhatIsOnTop(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	t.Cleanup(func() { m.run(nil, "umount", m.mount) })
+	if err := syscall.Mount("tmpfs", m.mount, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	on := true
+	defer func() {
+		if on {
+			_ = syscall.Unmount(m.mount, 0)
+		}
+	}()
+	if err := os.WriteFile(filepath.Join(m.mount, "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m.fails(7, "on top", "umount", m.mount)
+	if _, err := os.Stat(filepath.Join(m.mount, "precious")); err != nil {
+		t.Error(err)
+	}
+	on = syscall.Unmount(m.mount, 0) != nil
+	m.must("umount", m.mount)
+}
+
+// TestUmountSomewhereElse: where the mount is also bound the node goes on; where another mount namespace has a copy of it, it ends.
+func TestUmountSomewhereElse(t *testing.T) {
+	needMount(t)
+	m := newMachine(t)
+	m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
+	t.Cleanup(func() { m.run(nil, "umount", m.mount) })
+	bind := t.TempDir()
+	if err := syscall.Mount(m.mount, bind, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(bind, syscall.MNT_DETACH) })
+	if r := m.run(nil, "umount", bind); r.code != 0 || !strings.Contains(r.err, m.mount) {
+		t.Fatalf("umount of the bind: %+v", r)
+	}
+	m.must("status")
+
+	other := exec.Command("sleep", "60")
+	other.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	began := time.Now()
+	m.must("umount", m.mount)
+	if took := time.Since(began); took > 20*time.Second || m.running() {
+		t.Errorf("took %v, running: %v", took, m.running())
+	}
+}

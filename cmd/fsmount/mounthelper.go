@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/foreverfs/forever/internal/control"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
 )
@@ -252,12 +254,31 @@ func (c *helperCall) run(std *streams) error {
 	}
 	m, err := findMount(c.point)
 	if err == nil {
+		err = c.checkWritable(m)
+	}
+	if err == nil {
 		err = c.changeFlags(m.Mountpoint)
 	}
 	if err != nil {
 		std.tell(err)
 	}
 	return err
+}
+
+// checkWritable refuses to make a mount writable whose node writes nothing: the kernel would say that it is.
+func (c *helperCall) checkWritable(m node.MountInfo) error {
+	if slices.Contains(c.flags, "--read-only") {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), otherPatience)
+	defer cancel()
+	client := control.NewClient(m.DataDir)
+	defer client.Close()
+	if st, err := client.Status(ctx); err != nil || !st.ReadOnly {
+		return nil // a node that does not answer changes nothing
+	}
+	return &fail.Error{Kind: fail.ReadOnly, Op: "the node of the mount on " + m.Mountpoint + " was started read-only",
+		Next: "unmount and mount again without ro: fsmount umount " + m.Mountpoint}
 }
 
 // changeFlags has the kernel treat a mount as the options say. It keeps ignoring devices and set-id bits unless it is told otherwise:

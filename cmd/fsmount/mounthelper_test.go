@@ -164,6 +164,9 @@ func TestMountCommand(t *testing.T) {
 				mount -o remount,rw,exec "$mnt"; touch "$mnt/f"; findmnt -no OPTIONS "$mnt" | grep -E '^rw,nosuid,nodev,noatime'
 				mount -o remount,allow_suid "$mnt"; findmnt -no OPTIONS "$mnt" | grep -E '^rw,nodev,noatime'
 				mount -o remount,ro "$mnt"; findmnt -no OPTIONS "$mnt" | grep -E '^ro,nodev,noatime'; mount -o remount,rw "$mnt"`},
+		"remount of what only reads": {"mount.fsmount mount.fuse.forever", `mount -t fsmount "$data" "$mnt" -o ro,"$opts"
+				! mount -o remount,rw "$mnt" 2>"$data.said"; grep read-only "$data.said"; findmnt -no OPTIONS "$mnt" | grep ^ro
+				mount -o remount,ro,noexec "$mnt"; umount "$mnt"; mount -t fsmount "$data" "$mnt" -o "$opts"`},
 		"type fuse.fsmount": {"mount.fuse.fsmount", `mount -t fuse.fsmount forever "$mnt" -o data="$data","$opts"`},
 		"by mount.fuse":     {"mount.fuse", `mount -t fuse.fsmount "$data" "$mnt" -o "$opts"`},
 		"table":             {"mount.fsmount", `echo "$data $mnt fsmount defaults,noauto,nofail,x-systemd.automount,$opts 0 0" > "$data.tab"; mount -T "$data.tab" "$mnt"`},

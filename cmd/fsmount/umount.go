@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/foreverfs/forever/internal/control"
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
 )
@@ -17,18 +19,22 @@ import (
 // umountPatience is how long umount waits for the node to flush and leave.
 const umountPatience = time.Minute
 
-func newUmountCmd(*globals) *cobra.Command {
+// letGoPatience is how long the kernel takes to let go of a mount that is nowhere else. A mount namespace made meanwhile, such as a
+// container's, has a copy of it.
+const letGoPatience = 2 * time.Second
+
+func newUmountCmd(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "umount MOUNTPOINT",
 		Short: "Unmount, and end the node behind the mount",
 		Args:  usageArgs(cobra.ExactArgs(1)),
 		RunE: runner(func(ctx context.Context, args []string) error {
-			return runUmount(ctx, args[0])
+			return runUmount(ctx, g, args[0])
 		}).cobra(),
 	}
 }
 
-func runUmount(ctx context.Context, point string) error {
+func runUmount(ctx context.Context, g *globals, point string) error {
 	m, err := findMount(point)
 	if err != nil {
 		return err
@@ -42,14 +48,34 @@ func runUmount(ctx context.Context, point string) error {
 	if err != nil {
 		return err
 	}
+	if other := mountOf(m.DataDir); other != "" && !dead {
+		fmt.Fprintf(g.err, "fsmount: the node goes on, as it is also mounted on %s\n", other)
+		return nil
+	}
 	return awaitEnd(ctx, m.DataDir, dead)
 }
 
-// awaitEnd waits until the node of a mount that was taken away has ended. Who has the directory of a dead mount may be
+// mountOf returns where a node is mounted in this mount namespace, or "".
+func mountOf(dir string) string {
+	mounts, _ := node.Mounts() // what cannot be read shows none
+	for _, m := range mounts {
+		if m.DataDir == dir {
+			return m.Mountpoint
+		}
+	}
+	return ""
+}
+
+// awaitEnd waits until the node of a mount that was taken away has ended, and tells it to if the mount lives on elsewhere. Who has the directory of a dead mount may be
 // another node, which has nothing to do with it.
 func awaitEnd(ctx context.Context, dir string, dead bool) error {
-	for deadline := time.Now().Add(umountPatience); node.Running(dir) && (!dead || ending(ctx, dir)); {
-		if time.Now().After(deadline) {
+	began, told := time.Now(), false
+	for node.Running(dir) && (!dead || ending(ctx, dir)) {
+		if !dead && !told && time.Since(began) > letGoPatience {
+			told = true
+			tellToEnd(ctx, dir)
+		}
+		if time.Since(began) > umountPatience {
 			if dead {
 				return nil
 			}
@@ -67,6 +93,15 @@ func awaitEnd(ctx context.Context, dir string, dead bool) error {
 	return nil
 }
 
+// tellToEnd has the running node of a data directory end as it does on a signal, if it answers.
+func tellToEnd(ctx context.Context, dir string) {
+	c := control.NewClient(dir)
+	defer c.Close()
+	if st, err := c.Status(ctx); err == nil {
+		_ = syscall.Kill(st.PID, syscall.SIGTERM) // else awaitEnd says that it goes on
+	}
+}
+
 // findMount finds one of our mounts by its path. It does not touch the mount,
 // which may be dead.
 func findMount(point string) (node.MountInfo, error) {
@@ -75,14 +110,16 @@ func findMount(point string) (node.MountInfo, error) {
 		return node.MountInfo{}, err
 	}
 	place := node.PlaceOf(abs)
+	m, ours := node.MountAt(place)
+	if ours {
+		return m, nil
+	}
 	mounts, err := node.Mounts()
 	if err != nil {
 		return node.MountInfo{}, err
 	}
-	for _, m := range slices.Backward(mounts) { // the last lies on top
-		if m.Mountpoint == place {
-			return m, nil
-		}
+	if slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.Mountpoint == place }) {
+		return node.MountInfo{}, &fail.Error{Kind: fail.Mountpoint, Op: abs + " has something of others mounted on top", Next: "unmount that first: umount " + abs}
 	}
 	return node.MountInfo{}, &fail.Error{Kind: fail.Mountpoint, Op: abs + " is not a mount of fsmount", Next: "findmnt -t fuse.forever lists them"}
 }

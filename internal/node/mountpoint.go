@@ -68,8 +68,8 @@ func parseMountInfo(r io.Reader) ([]anyMount, error) {
 	return found, lines.Err()
 }
 
-// mountAt returns the topmost mount at path, if it is one of ours.
-func mountAt(path string) (MountInfo, bool) {
+// MountAt returns the topmost mount at path, if it is one of ours.
+func MountAt(path string) (MountInfo, bool) {
 	all, err := allMounts()
 	if err != nil {
 		return MountInfo{}, false
@@ -104,7 +104,7 @@ func PrepareMountpoint(path, dataDir string, allowOther bool) (string, error) {
 }
 
 func checkMountpoint(path, dataDir string, allowOther bool) error {
-	if m, ok := mountAt(path); ok {
+	if m, ok := MountAt(path); ok {
 		return mountpointError(path, "is already a mount of the node in "+m.DataDir,
 			"end that one first: fsmount umount "+path)
 	}
@@ -135,7 +135,7 @@ const maxStacked = 16
 func clearDeadMount(path string) error {
 	at := PlaceOf(path)
 	for range maxStacked {
-		if _, ours := mountAt(at); !ours {
+		if _, ours := MountAt(at); !ours {
 			return checkNotDead(path)
 		}
 		if !Dead(at) {
