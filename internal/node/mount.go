@@ -49,6 +49,7 @@ func (n *Node) Mount(cfg MountConfig) error {
 	go func() {
 		defer close(m.done)
 		m.err = server.Serve(context.Background())
+		n.log.Info("unmounted", "mountpoint", cfg.Mountpoint) // by this node, or by anybody
 		n.end(m.err)
 	}()
 	n.log.Info("mounted", "mountpoint", cfg.Mountpoint)
