@@ -79,7 +79,8 @@ func Mount(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, vol: cfg.Volume, conn: conn, hatch: h, fd: h.fd(conn),
 		notes: newNotes(), calls: map[fuse.RequestID]*waiter{}, done: make(chan struct{}), left: make(chan struct{}),
-		handle: (*call).dispatch, systemCall: readSystemCall,
+		patience: workerPatience,
+		handle:   (*call).dispatch, systemCall: readSystemCall,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.notes.epochs = s.incEpoch() == nil

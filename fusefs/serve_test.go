@@ -359,6 +359,35 @@ func TestUnmountWithStuckRead(t *testing.T) {
 	}
 }
 
+// TestUnmountWithEndlessRequest has a request that nothing ends.
+func TestUnmountWithEndlessRequest(t *testing.T) {
+	reached, release := make(chan struct{}), make(chan struct{})
+	r := mount(t, nil, func(s *Server) {
+		s.patience = 100 * time.Millisecond
+		s.observe = func(req fuse.Request) {
+			if l, ok := req.(*fuse.LookupRequest); ok && l.Name == "endless" {
+				close(reached)
+				<-release
+			}
+		}
+	})
+	stat := exec.Command("stat", r.path("endless"))
+	must(t, stat.Start())
+	<-reached
+	unmounted := make(chan error, 1)
+	go func() { unmounted <- r.Unmount() }()
+	select {
+	case err := <-unmounted:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("unmounting waits for it")
+	}
+	close(release)
+	_ = stat.Wait()
+	r.workers.Wait()
+	must(t, r.conn.Close())
+}
+
 func TestUnmountByOthers(t *testing.T) {
 	r := mount(t, nil)
 	must(t, unix.Unmount(r.dir, 0))

@@ -71,8 +71,9 @@ type Server struct {
 
 	poll *idlePoll
 
-	workers sync.WaitGroup
-	idle    atomic.Int32 // workers that wait for a request, or are about to
+	workers  sync.WaitGroup
+	patience time.Duration // with workers, once the kernel has gone
+	idle     atomic.Int32  // workers that wait for a request, or are about to
 
 	callMu sync.Mutex
 	calls  map[fuse.RequestID]*waiter // requests that an interrupt can reach
@@ -137,8 +138,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	return err
 }
 
+// workerPatience is how long a request may go on when the kernel has gone: what waits for others ends then, so this is for disks.
+const workerPatience = 30 * time.Second
+
 // awaitWorkers waits until all workers have ended, or must be left behind because
-// the kernel does not let go of them.
+// the kernel does not let go of them, or a request does not end.
 func (s *Server) awaitWorkers() (ended bool) {
 	all := make(chan struct{})
 	go func() {
@@ -149,6 +153,14 @@ func (s *Server) awaitWorkers() (ended bool) {
 	case <-all:
 		return true
 	case <-s.left:
+		return false
+	case <-s.ctx.Done():
+	}
+	select {
+	case <-all:
+		return true
+	case <-time.After(s.patience):
+		s.log.Error("a request does not end though the mount has gone; going on without it", "waited", s.patience)
 		return false
 	}
 }

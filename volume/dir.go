@@ -113,7 +113,7 @@ func (v *Volume) parent(dir *inode) uint64 {
 }
 
 // find returns the place that a cookie stands for, and goes on with the listing that it is of. One that is not known (any more)
-// counts from the start.
+// counts from the start. Whatever the cookie, the place is none before the first name, which no listing has.
 func (d *DirHandle) find(cookie uint64) (place uint64) {
 	number, place := parseCookie(cookie)
 	switch {
@@ -127,7 +127,7 @@ func (d *DirHandle) find(cookie uint64) (place uint64) {
 			d.begin(firstName, "")
 		}
 	}
-	return place
+	return max(place, firstName)
 }
 
 // begin goes on with a new listing, of what follows a name.

@@ -165,6 +165,19 @@ func TestForgottenPlacesCount(t *testing.T) {
 	}
 }
 
+// TestCookiesThatNeverWere: places of "." and ".." have no listing's number, but anybody may seek there.
+func TestCookiesThatNeverWere(t *testing.T) {
+	r := rigOfNames(t, 3)
+	known, _ := parseCookie(r.piece(0, 5)[4].Cookie)
+	for _, number := range []uint64{1, 2, known, maxNumber, 1<<(64-placeBits) - 1} {
+		for place := range uint64(firstName + 1) {
+			if next := r.piece(number<<placeBits|place, 1); len(next) != 1 || next[0].Name != listedName(0) {
+				t.Errorf("place %d of listing %d: %v", place, number, next)
+			}
+		}
+	}
+}
+
 // TestListingsTakeLittle lists more than is remembered.
 func TestListingsTakeLittle(t *testing.T) {
 	s := newListings()
