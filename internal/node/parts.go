@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -87,16 +88,20 @@ func (n *Node) openVolume() error {
 		n.log.Error("cannot apply stored batches", "error", err)
 	}
 	if fresh && !n.cfg.ReadOnly {
-		return n.dateRoot()
+		return n.giveRoot()
 	}
 	return nil
 }
 
-// dateRoot gives the root directory of a new volume the time of its making.
-func (n *Node) dateRoot() error {
-	_, err := n.vol.Setattr(n.ctx, volume.RootIno, volume.SetAttr{Valid: volume.SetAtimeNow | volume.SetMtimeNow})
+// giveRoot gives the root directory of a new volume to whoever makes it, and the time of its making. A mount of somebody who is not
+// root has permissions checked: in a root directory of root's he could make nothing.
+func (n *Node) giveRoot() error {
+	_, err := n.vol.Setattr(n.ctx, volume.RootIno, volume.SetAttr{
+		Valid: volume.SetAtimeNow | volume.SetMtimeNow | volume.SetUID | volume.SetGID,
+		UID:   uint32(os.Geteuid()), GID: uint32(os.Getegid()),
+	})
 	if err != nil {
-		return fmt.Errorf("date the root directory: %w", err)
+		return fmt.Errorf("give the root directory to who makes it: %w", err)
 	}
 	return nil
 }
