@@ -72,6 +72,16 @@ func (m *memChunks) Ahead(_ context.Context, id chunk.ID) error {
 	return nil
 }
 
+// sendAway leaves all chunks that are there on other devices alone.
+func (m *memChunks) sendAway() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = map[chunk.ID]bool{}
+	for id := range m.chunks {
+		m.away[id] = true
+	}
+}
+
 func (m *memChunks) Local(id chunk.ID) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

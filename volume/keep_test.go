@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
 )
 
@@ -23,10 +22,7 @@ func overAway(t *testing.T) (r *rig, h *Handle, want string) {
 	a.sync()
 	r = startRig(t, 1, a.state, a.chunks, smallBlocks)
 	r.chunks.fail(nil, errAway)
-	r.chunks.away = map[chunk.ID]bool{}
-	for id := range r.chunks.all() {
-		r.chunks.away[id] = true
-	}
+	r.chunks.sendAway()
 	h = r.open("f", syscall.O_RDWR)
 	r.write(h, "a line\n", 10000)
 	return r, h, strings.Repeat("x", 10000) + "a line\n"

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/foreverfs/forever/chunk"
 )
@@ -34,7 +35,8 @@ func (v *Volume) isLocal(in *inode, off, n int64) bool {
 	return true
 }
 
-// belowLocal reports whether what lies below all that is dirty is here, so that sealing that does not wait for the network.
+// belowLocal reports whether what lies below all that was written is here, and what lies above it in the block tree, so that a version of the
+// file can be made without waiting for the network.
 func (v *Volume) belowLocal(in *inode) bool {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
@@ -48,7 +50,49 @@ func (v *Volume) belowLocalHeld(in *inode) bool {
 			return false
 		}
 	}
-	return true
+	return v.readPaths(context.Background(), localNodes{v}, in.base, in.paths()) == nil
+}
+
+// fetchPaths has the nodes of the block tree here that a version of the file as it is now is made from.
+func (v *Volume) fetchPaths(ctx context.Context, in *inode) error {
+	in.mu.RLock()
+	base, paths := in.base, in.paths()
+	in.mu.RUnlock()
+	return v.readPaths(ctx, nodeIO{v}, base, paths)
+}
+
+// readPaths reads the nodes above some blocks of base.
+func (v *Volume) readPaths(ctx context.Context, io chunk.NodeIO, base chunk.Version, blocks map[int64]int64) error {
+	for _, index := range blocks {
+		if _, err := chunk.Block(ctx, io, base, index); err != nil {
+			return fmt.Errorf("read the block tree above block %d: %w", index, err)
+		}
+	}
+	return nil
+}
+
+// paths returns blocks of base above which all nodes lie that buildVersion reads, one for each of the lowest nodes; in.mu is held.
+func (in *inode) paths() map[int64]int64 {
+	if in.base.Height == 0 || in.cut == 0 {
+		return nil
+	}
+	bs := in.base.BlockSize()
+	last := (min(in.cut, in.base.Size) - 1) / bs
+	out := map[int64]int64{}
+	add := func(index int64) {
+		index = min(index, last) // what grows does so beside the last block
+		out[index/chunk.Fanout] = index
+	}
+	if in.cut < in.base.Size {
+		add(last)
+	}
+	for index := range in.sealed {
+		add(index)
+	}
+	for index := range in.dirty {
+		add(index)
+	}
+	return out
 }
 
 // pieceLocal reports whether a piece can be filled without the network.

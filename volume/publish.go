@@ -108,8 +108,8 @@ func (v *Volume) seal(ctx context.Context, in *inode) error {
 	return v.enqueue(in)
 }
 
-// sealAway seals a file's dirty blocks if what lies below one of them is not here. That may wait for the network: without in.fold, so that what
-// is written meanwhile can be journalled. What was written before is first, if it is little.
+// sealAway seals a file's dirty blocks, and fetches the nodes that its block tree is made from, if what that takes is not all here. That may
+// wait for the network: without in.fold, so that what is written meanwhile can be journalled. What was written before is first, if it is little.
 func (v *Volume) sealAway(ctx context.Context, in *inode) error {
 	if v.belowLocal(in) {
 		return nil
@@ -120,7 +120,10 @@ func (v *Volume) sealAway(ctx context.Context, in *inode) error {
 	if gone || err != nil {
 		return err
 	}
-	return v.sealDirty(ctx, in)
+	if err := v.sealDirty(ctx, in); err != nil {
+		return err
+	}
+	return v.fetchPaths(ctx, in)
 }
 
 // enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.

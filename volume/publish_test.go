@@ -69,78 +69,97 @@ func TestClockThatIsSetBackDelaysNothing(t *testing.T) {
 	}
 }
 
-// stuckChunks has chunks on a device that does not answer until it is let to.
+// stuckChunks are chunks of which those that are away are on a device that does not answer until it is let to.
 type stuckChunks struct {
 	*memChunks
 	answer chan struct{}
 }
 
 func (s stuckChunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
-	select {
-	case <-s.answer:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if !s.Local(id) {
+		select {
+		case <-s.answer:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	return s.memChunks.Get(ctx, dst, id)
 }
 
-func (s stuckChunks) Local(chunk.ID) bool {
+func (s stuckChunks) Local(id chunk.ID) bool {
 	select {
 	case <-s.answer:
 		return true
 	default:
-		return false
+		return s.memChunks.Local(id)
 	}
 }
 
-// TestFileThatWaitsHoldsUpNoOther: a file that lies over blocks which are waited for keeps no other one from being published, and
-// what is written to it meanwhile is journalled, also if there are too many such files.
-func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
-	const files = 2 * maxAside
+// stuckRig has the content of files, three blocks of one character each, on a device that does not answer before answer is called.
+func stuckRig(t *testing.T, files int, change func(*Config)) (r *rig, answer func()) {
 	before := newRig(t, 1, smallBlocks)
 	for i := range files {
 		h := before.create(fmt.Sprint(i))
-		before.write(h, strings.Repeat(fmt.Sprintf("%4d", i), 250), 0)
+		before.write(h, strings.Repeat("x", 3<<14), 0)
 	}
 	before.sync()
+	before.chunks.sendAway()
 	stuck := stuckChunks{before.chunks, make(chan struct{})}
-	answer := sync.OnceFunc(func() { close(stuck.answer) })
-	r := startRig(t, 1, before.state, before.chunks, func(c *Config) {
+	r = startRig(t, 1, before.state, before.chunks, func(c *Config) {
 		smallBlocks(c)
-		c.Chunks, c.PublishInterval = stuck, 10*time.Millisecond
+		c.Chunks = stuck
+		if change != nil {
+			change(c)
+		}
 	})
+	answer = sync.OnceFunc(func() { close(stuck.answer) })
 	t.Cleanup(answer) // else the volume would not close
-	var waits []*Handle
-	for i := range files {
-		waits = append(waits, r.open(fmt.Sprint(i), syscall.O_RDWR))
-		r.write(waits[i], "first", 500)
-	}
-	want := func(what string, is func(in *inode) bool, list ...*Handle) {
-		t.Helper()
-		end := time.Now().Add(5 * time.Second)
-		for _, h := range list {
-			for ok := false; !ok; time.Sleep(time.Millisecond) {
-				h.in.mu.RLock()
-				ok = is(h.in)
-				h.in.mu.RUnlock()
-				if !ok && time.Now().After(end) {
-					t.Fatal(what)
-				}
+	return r, answer
+}
+
+// await fails unless something soon holds of the files of all handles.
+func await(t *testing.T, failure string, is func(in *inode) bool, list ...*Handle) {
+	t.Helper()
+	end := time.Now().Add(5 * time.Second)
+	for _, h := range list {
+		for ok := false; !ok; time.Sleep(time.Millisecond) {
+			h.in.mu.RLock()
+			ok = is(h.in)
+			h.in.mu.RUnlock()
+			if !ok && time.Now().After(end) {
+				t.Fatal(failure)
 			}
 		}
 	}
-	inTree := func(in *inode) bool { return !in.changed }
-	want("what waits is not journalled", (*inode).saved, waits...)
-	for _, h := range waits {
-		r.write(h, "then", 505)
+}
+
+// TestFileThatWaitsHoldsUpNoOther: a file that lies over blocks, or below nodes, which are waited for keeps no other one from being published,
+// and what is written to it meanwhile is journalled, also if there are too many such files.
+func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
+	for name, write := range map[string]string{"part of a block": "part", "a block": strings.Repeat("b", 1<<14)} {
+		t.Run(name, func(t *testing.T) {
+			const files = 2 * maxAside
+			r, answer := stuckRig(t, files, func(c *Config) { c.PublishInterval = 10 * time.Millisecond })
+			var waits []*Handle
+			for i := range files {
+				waits = append(waits, r.open(fmt.Sprint(i), syscall.O_RDWR))
+				r.write(waits[i], write, 1<<14)
+			}
+			inTree := func(in *inode) bool { return !in.changed }
+			await(t, "what waits is not journalled", (*inode).saved, waits...)
+			for _, h := range waits {
+				r.write(h, "then", 0)
+			}
+			other := r.create("other")
+			r.write(other, "content", 0)
+			await(t, "a file that need not wait is not published", inTree, other)
+			await(t, "what is written to a file that waits is not journalled", (*inode).saved, waits...)
+			x := strings.Repeat("x", 3<<14)
+			wantAfterCrash(r, "7", "then"+x[4:1<<14]+write+x[1<<14+len(write):])
+			answer()
+			await(t, "not published after the wait", inTree, waits...)
+		})
 	}
-	other := r.create("other")
-	r.write(other, "content", 0)
-	want("a file that need not wait is not published", inTree, other)
-	want("what is written to a file that waits is not journalled", (*inode).saved, waits...)
-	wantAfterCrash(r, "7", strings.Repeat("   7", 125)+"firstthen"+strings.Repeat("   7", 125)[9:])
-	answer()
-	want("not published after the wait", inTree, waits...)
 }
 
 // TestJournalledIsSealedAfterClose: what an fsync has journalled does not make its close wait, nor is it sealed if it
@@ -293,10 +312,7 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 		r.write(h, "changed", 70000)
 		must(t, h.Fsync(ctx))
 		r.cache = newBlockCache(1<<20, r.loadChunk)
-		r.chunks.away = map[chunk.ID]bool{}
-		for id := range r.chunks.all() {
-			r.chunks.away[id] = true
-		}
+		r.chunks.sendAway()
 		if r.sealsLater(h.in) {
 			t.Error("the queue would wait for the network")
 		}
