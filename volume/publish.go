@@ -301,6 +301,7 @@ func (v *Volume) setFailed(w waiting) {
 // operation that must not overtake it.
 func (v *Volume) settle(ctx context.Context, in *inode) error {
 	if in.closedAt() != 0 {
+		before(ctx)() // sealing may take a moment, wherever its blocks are
 		if err := v.sealAway(ctx, in); err != nil {
 			return err
 		}

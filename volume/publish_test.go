@@ -233,6 +233,28 @@ func TestJournalledIsSealedAfterClose(t *testing.T) {
 			t.Error("what was closed is not in the tree when the next writer begins")
 		}
 	})
+	t.Run("opened again, and given another time, without others waiting for that", func(t *testing.T) {
+		for name, op := range map[string]func(ctx context.Context, r *rig, ino uint64) error{
+			"open": func(ctx context.Context, r *rig, ino uint64) error {
+				h, err := r.Open(ctx, ino, syscall.O_WRONLY)
+				t.Cleanup(h.Release)
+				return err
+			},
+			"setattr": func(ctx context.Context, r *rig, ino uint64) error {
+				_, err := r.Setattr(ctx, ino, SetAttr{Valid: SetMtime, Mtime: 12345})
+				return err
+			},
+		} {
+			r := newRig(t, 1, nil)
+			h, goOn := closed(r)
+			told := false
+			must(t, op(WithBeforeWait(ctx, func() { told = true }), r, h.Ino()))
+			goOn()
+			if !told {
+				t.Errorf("%s seals a file, and nobody takes over what else is asked meanwhile", name)
+			}
+		}
+	})
 	t.Run("opened again when the store is full", func(t *testing.T) {
 		r := newRig(t, 1, nil)
 		_, goOn := closed(r)
