@@ -35,7 +35,7 @@ type inode struct {
 	watch atomic.Pointer[watchList] // see watchOf
 	names lookAhead                 // of a directory
 
-	fold sync.Mutex // serialises sealing, journalling and committing of this file
+	fold foldLock // serialises sealing, journalling and committing of this file
 
 	mu sync.RWMutex // guards what follows
 	content

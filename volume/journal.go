@@ -194,30 +194,39 @@ func (v *Volume) syncHere(ctx context.Context) error {
 // fsyncContent puts the file's content into the state: as a journal record if
 // it is little, else as chunks and an op. It is durable when the state is.
 func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
-	in.fold.Lock()
-	defer in.fold.Unlock()
-	if err := v.commitReady(in); err != nil {
+	if done, err := v.fsyncUnsealed(ctx, in); done || err != nil {
 		return err
 	}
-	if !v.changedHere(in) {
+	err := v.enterNow(ctx, in)
+	if err == nil {
 		return nil
 	}
-	if gone, err := v.orphan(in); gone || err != nil {
+	kept := v.keepUnsealed(ctx, in, err)
+	if v.cfg.Elsewhere != nil {
 		return err
 	}
-	if v.cfg.Elsewhere == nil { // others do not see the journal
-		if done, err := v.journal(in); done || err != nil {
-			return err
-		}
+	return kept
+}
+
+// fsyncUnsealed is fsyncContent where nothing needs to be sealed.
+func (v *Volume) fsyncUnsealed(ctx context.Context, in *inode) (done bool, err error) {
+	if err := in.fold.LockFor(ctx); err != nil {
+		return false, err
 	}
-	if err := v.prepare(ctx, in); err != nil {
-		kept := v.keep(in, err)
-		if v.cfg.Elsewhere != nil {
-			return err
-		}
-		return kept
+	defer in.fold.Unlock()
+	if err := v.commitReady(in); err != nil {
+		return false, err
 	}
-	return v.commitReady(in)
+	if !v.changedHere(in) {
+		return true, nil
+	}
+	if gone, err := v.orphan(in); gone || err != nil {
+		return gone, err
+	}
+	if v.cfg.Elsewhere != nil { // others do not see the journal
+		return false, nil
+	}
+	return v.journal(in)
 }
 
 // journal writes records of what is not yet saved, if none of it is being sealed and it is
@@ -341,7 +350,9 @@ func (v *Volume) scattered(in *inode) bool {
 
 // saveNow journals what was written to a file, if that is possible.
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
-	in.fold.Lock()
+	if err := in.fold.LockFor(ctx); err != nil {
+		return false, err
+	}
 	defer in.fold.Unlock()
 	gone, done, err := v.saveHeld(in)
 	return gone || done, err

@@ -39,9 +39,11 @@ func (v *Volume) keep(in *inode, why error) error {
 	return nil
 }
 
-// keepUnsealed is keep for who does not hold in.fold.
-func (v *Volume) keepUnsealed(in *inode, why error) error {
-	in.fold.Lock()
+// keepUnsealed is keep for who does not hold in.fold, and waits for that no longer than ctx lasts.
+func (v *Volume) keepUnsealed(ctx context.Context, in *inode, why error) error {
+	if in.fold.LockFor(ctx) != nil {
+		return why
+	}
 	defer in.fold.Unlock()
 	return v.keep(in, why)
 }

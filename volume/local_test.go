@@ -50,4 +50,3 @@ func TestPathsAreAllThatIsRead(t *testing.T) {
 		chunks.fail(nil, nil)
 	}
 }
-

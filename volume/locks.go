@@ -159,17 +159,26 @@ func (v *Volume) publishLocked(ctx context.Context, in *inode) (uint64, error) {
 // publishInode brings what was written into a file into the tree and the log.
 func (v *Volume) publishInode(ctx context.Context, in *inode) (uint64, error) {
 	if v.changedHere(in) {
-		in.fold.Lock()
-		err := v.prepare(ctx, in)
-		if err == nil {
-			err = v.commitReady(in)
-		}
-		in.fold.Unlock()
-		if err != nil {
+		if err := v.enterNow(ctx, in); err != nil {
 			return 0, err
 		}
 	}
 	return v.cutBatch()
+}
+
+// enterNow brings what was written into a file into the tree.
+func (v *Volume) enterNow(ctx context.Context, in *inode) error {
+	if err := v.sealAway(ctx, in); err != nil {
+		return err
+	}
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
+	defer in.fold.Unlock()
+	if err := v.prepare(ctx, in); err != nil {
+		return err
+	}
+	return v.commitReady(in)
 }
 
 // PublishFile puts what was written into a file so far into the log, and returns how

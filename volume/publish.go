@@ -84,7 +84,7 @@ func (v *Volume) flush(ctx context.Context, in *inode) error {
 	if err == nil {
 		return nil
 	}
-	kept := v.keepUnsealed(in, err)
+	kept := v.keepUnsealed(ctx, in, err)
 	if kept == nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return err
 	}
@@ -100,7 +100,9 @@ func (v *Volume) seal(ctx context.Context, in *inode) error {
 	if err := v.sealAway(ctx, in); err != nil {
 		return err
 	}
-	in.fold.Lock()
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
 	defer in.fold.Unlock()
 	if err := v.prepare(ctx, in); err != nil {
 		return err
@@ -114,7 +116,9 @@ func (v *Volume) sealAway(ctx context.Context, in *inode) error {
 	if v.belowLocal(in) {
 		return nil
 	}
-	lock(ctx, &in.fold)
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
 	gone, _, err := v.saveHeld(in)
 	in.fold.Unlock()
 	if gone || err != nil {
@@ -306,7 +310,9 @@ func (v *Volume) settle(ctx context.Context, in *inode) error {
 			return err
 		}
 	}
-	lock(ctx, &in.fold)
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
 	defer in.fold.Unlock()
 	return v.settleHeld(ctx, in)
 }
@@ -548,7 +554,7 @@ func (v *Volume) flushAll(ctx context.Context) error {
 	var errs []error
 	for _, in := range v.changedInodes() {
 		if err := v.seal(ctx, in); err != nil {
-			_ = v.keepUnsealed(in, err)
+			_ = v.keepUnsealed(ctx, in, err)
 			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
 		}
 		v.release(in)

@@ -24,7 +24,12 @@ const rebuildTries = 3
 //
 // The result is not journalled: its new nodes are only stored. The next fsync enters it into the tree.
 func (v *Volume) rebuild(ctx context.Context, in *inode, fn func(old chunk.Version) (chunk.Version, error), lay func()) error {
-	in.fold.Lock()
+	if err := v.sealAway(ctx, in); err != nil {
+		return err
+	}
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
 	defer in.fold.Unlock()
 	for range rebuildTries {
 		old, err := v.stored(ctx, in)
@@ -123,7 +128,12 @@ func (v *Volume) isStored(in *inode) bool {
 
 // storedNow is stored for somebody who only reads.
 func (v *Volume) storedNow(ctx context.Context, in *inode) (chunk.Version, error) {
-	in.fold.Lock()
+	if err := v.sealAway(ctx, in); err != nil {
+		return chunk.Version{}, err
+	}
+	if err := in.fold.LockFor(ctx); err != nil {
+		return chunk.Version{}, err
+	}
 	defer in.fold.Unlock()
 	s, err := v.stored(ctx, in)
 	return s.version, err

@@ -19,7 +19,9 @@ func passingName() string { return ".unnamed-" + rand.Text() }
 // settleAll brings the content of a file into the tree, whether it has
 // a name or not: so that whoever finds the name it is about to get finds that.
 func (v *Volume) settleAll(ctx context.Context, in *inode) error {
-	in.fold.Lock()
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
 	defer in.fold.Unlock()
 	if err := v.makeCandidate(ctx, in); err != nil {
 		return err

@@ -35,6 +35,41 @@ func (w *Wait) Far(d time.Duration) bool {
 	return !since.IsZero() && time.Since(since) >= d && !w.local(id)
 }
 
+// foldLock is a mutex that is waited for no longer than a context lasts. Its capacity is 1.
+type foldLock chan struct{}
+
+func newFoldLock() foldLock { return make(foldLock, 1) }
+
+// Lock locks it.
+func (l foldLock) Lock() { l <- struct{}{} }
+
+// Unlock unlocks it.
+func (l foldLock) Unlock() { <-l }
+
+// TryLock locks it, or reports false, if somebody else holds it.
+func (l foldLock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// LockFor locks it, or returns the error of ctx. If somebody else holds it, that may be for as long as the network takes.
+func (l foldLock) LockFor(ctx context.Context) error {
+	if l.TryLock() {
+		return nil
+	}
+	before(ctx)()
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // awaits notes that the operation under ctx is about to wait for a chunk.
 func awaits(ctx context.Context, id chunk.ID) {
 	w, ok := ctx.Value(waitKey{}).(*Wait)

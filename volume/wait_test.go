@@ -1,0 +1,95 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sealers are operations that seal what was written to the file 0, which h has open.
+var sealers = map[string]func(ctx context.Context, r *rig, h *Handle) error{
+	"fsync": func(ctx context.Context, _ *rig, h *Handle) error { return h.Fsync(ctx) },
+	"close": func(ctx context.Context, _ *rig, h *Handle) error { return h.Flush(ctx) },
+	"unlock": func(ctx context.Context, r *rig, h *Handle) error {
+		_, err := r.PublishFile(ctx, h.in.id)
+		return err
+	},
+	"punch": func(ctx context.Context, _ *rig, h *Handle) error {
+		return h.Allocate(ctx, 1<<14, 1<<14, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE)
+	},
+	"copy": func(ctx context.Context, r *rig, h *Handle) error {
+		_, err := r.Copy(ctx, h, 0, r.create("copy"), 0, 2<<14)
+		return err
+	},
+}
+
+// TestWhoWaitsForTheNetworkHoldsUpNoOther: while an operation waits for what lies below what was written to a file, others of the same file
+// that need nothing of that go on, and what is written meanwhile can be journalled.
+func TestWhoWaitsForTheNetworkHoldsUpNoOther(t *testing.T) {
+	for name, op := range sealers {
+		t.Run(name, func(t *testing.T) {
+			r, answer := stuckRig(t, 1, nil)
+			h := r.open("0", syscall.O_RDWR)
+			r.write(h, strings.Repeat("b", 1<<14), 1<<14)
+			await(t, "a full block is not sealed", func(in *inode) bool { return len(in.sealed) == 1 }, h)
+			r.write(h, "part", 0)
+			opCtx, wait := r.WithWait(ctx)
+			done := make(chan error, 1)
+			go func() { done <- op(opCtx, r, h) }()
+			await(t, "it does not wait", func(*inode) bool { return wait.Far(0) }, h)
+			await(t, "the file is held", func(in *inode) bool {
+				free := in.fold.TryLock()
+				if free {
+					in.fold.Unlock()
+				}
+				return free
+			}, h)
+			select {
+			case err := <-done:
+				t.Errorf("done without what it needs: %v", err)
+			default:
+			}
+			answer()
+			must(t, <-done)
+		})
+	}
+}
+
+// TestWaitForAFileEndsWithItsContext: who waits for somebody else to be done with a file can be interrupted.
+func TestWaitForAFileEndsWithItsContext(t *testing.T) {
+	for name, op := range sealers {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, 1, smallBlocks)
+			h := r.create("0")
+			r.write(h, strings.Repeat("x", 3<<14), 0)
+			h.in.fold.Lock()
+			defer h.in.fold.Unlock()
+			waits := make(chan struct{}, 1)
+			opCtx, cancel := context.WithCancel(WithBeforeWait(ctx, func() { wake(waits) }))
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- op(opCtx, r, h) }()
+			within(t, waits, "it does not wait")
+			cancel()
+			if err := within(t, done, "not interrupted"); !errors.Is(err, context.Canceled) {
+				t.Errorf("interrupted: %v", err)
+			}
+		})
+	}
+}
+
+// within returns what ch delivers, which must be soon.
+func within[T any](t *testing.T, ch <-chan T, failure string) (got T) {
+	t.Helper()
+	select {
+	case got = <-ch:
+	case <-time.After(5 * time.Second):
+		t.Fatal(failure)
+	}
+	return got
+}
