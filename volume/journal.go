@@ -446,8 +446,8 @@ func (v *Volume) readRecord(node namespace.NodeID, n uint64) (record, error) {
 	return r, nil
 }
 
-// replayFile brings one file's records back. If a chunk below them cannot be had now, the
-// file stays as it is in memory, and the publisher tries again.
+// replayFile brings one file's records back. If a chunk below them is not here, or cannot be had, the file stays as it is in memory, and the
+// publisher brings it into the tree: nobody is connected yet.
 func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *bool) error {
 	n, err := v.cfg.Tree.Node(node)
 	gone := errors.Is(err, namespace.ErrNotExist)
@@ -486,6 +486,9 @@ func (v *Volume) replayFile(node namespace.NodeID, counters []uint64, cramped *b
 			return err
 		}
 	}
+	if !v.belowLocal(in) {
+		return nil
+	}
 	in.fold.Lock()
 	defer in.fold.Unlock()
 	err = v.prepare(v.ctx, in)
@@ -515,6 +518,6 @@ func (v *Volume) replayRecord(in *inode, r record) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.mtime = r.mtime
-	in.unsaved, in.saveMin = nil, in.size // the records hold it
+	in.unsaved, in.saveMin, in.savedGen = nil, in.size, in.gen // the records hold it
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/foreverfs/forever/internal/kv"
 )
 
 // sealers are operations that seal what was written to the file 0, which h has open.
@@ -78,6 +80,38 @@ func TestWaitForAFileEndsWithItsContext(t *testing.T) {
 			cancel()
 			if err := within(t, done, "not interrupted"); !errors.Is(err, context.Canceled) {
 				t.Errorf("interrupted: %v", err)
+			}
+		})
+	}
+}
+
+// TestStartDoesNotWaitForTheNetwork: what the journal holds over blocks that are not here is brought into the tree when they can be had, not
+// before the volume is there.
+func TestStartDoesNotWaitForTheNetwork(t *testing.T) {
+	for name, write := range map[string]string{"part of a block": "part", "a block": strings.Repeat("b", 1<<14)} {
+		t.Run(name, func(t *testing.T) {
+			r, answer := stuckRig(t, 3, nil)
+			want := write + strings.Repeat("x", 3<<14-len(write))
+			for _, name := range []string{"0", "1", "2"} {
+				h := r.open(name, syscall.O_RDWR)
+				r.write(h, write, 0)
+				must(t, r.keepUnsealed(ctx, h.in, errAway))
+			}
+			started := make(chan *rig, 1)
+			go func() {
+				started <- startRig(t, 1, r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.chunks, func(c *Config) {
+					smallBlocks(c)
+					c.Chunks = r.cfg.Chunks
+				})
+			}()
+			again := within(t, started, "it waits")
+			if !again.allSaved() {
+				t.Error("what the journal holds is to be journalled again")
+			}
+			answer()
+			again.sync()
+			if got := again.content("1"); got != want || again.journalled() != 0 {
+				t.Errorf("%d bytes, %d records; first difference at %d", len(got), again.journalled(), firstDiff([]byte(got), []byte(want)))
 			}
 		})
 	}
