@@ -266,7 +266,10 @@ func (v *Volume) enter(w waiting) error {
 
 // commitAll enters also what commitQueue leaves and what could not be entered before, however long that takes. On return
 // nothing that was queued before is still under way elsewhere. It does not end with ctx: that only says who is to know before it waits.
-func (v *Volume) commitAll(ctx context.Context) error {
+func (v *Volume) commitAll(ctx context.Context) error { return v.commitWithin(ctx, v.ctx) }
+
+// commitWithin is commitAll that waits for the network no longer than far lasts.
+func (v *Volume) commitWithin(ctx, far context.Context) error {
 	err := v.commitQueue(ctx)
 	v.mu.Lock()
 	left := slices.AppendSeq(slices.Clone(v.ready), maps.Values(v.failed))
@@ -277,7 +280,7 @@ func (v *Volume) commitAll(ctx context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, w := range left {
-		g.Go(func() error { return v.tried(w, v.settle(v.ctx, w.in)) })
+		g.Go(func() error { return v.tried(w, v.settle(v.ifFar(w.in, v.ctx, far), w.in)) })
 	}
 	return errors.Join(err, g.Wait())
 }
@@ -536,12 +539,17 @@ func (v *Volume) syncState() error {
 
 // SyncAll brings all content into the tree, publishes it and makes it durable.
 func (v *Volume) SyncAll(ctx context.Context) error {
-	return errors.Join(v.flushAll(ctx), v.syncLog())
+	return errors.Join(v.flushAll(ctx, ctx), v.commitAll(ctx), v.syncLog())
 }
 
-// SaveAll is SyncAll for somebody who ends: it is content with what cannot be sealed being in the journal.
+// saveFor is how long somebody who ends waits for what is not here, of all files together.
+const saveFor = 2 * time.Second
+
+// SaveAll is SyncAll for somebody who ends: it is content with what cannot be sealed, or not soon, being in the journal.
 func (v *Volume) SaveAll(ctx context.Context) error {
-	err := v.flushAll(ctx)
+	far, cancel := context.WithTimeout(ctx, saveFor)
+	defer cancel()
+	err := errors.Join(v.flushAll(ctx, far), v.commitWithin(ctx, far))
 	if err != nil && v.allSaved() {
 		v.log.Warn("what was written cannot be sealed now; it is in the journal, and will be at the next start", "error", err)
 		err = nil
@@ -549,17 +557,26 @@ func (v *Volume) SaveAll(ctx context.Context) error {
 	return errors.Join(err, v.syncLog())
 }
 
-// flushAll brings all content into the tree. The error is of what cannot be sealed, be it kept in the journal or not.
-func (v *Volume) flushAll(ctx context.Context) error {
+// flushAll seals all content, and waits for the network no longer than far lasts. The error is of what cannot be sealed, be it kept in the
+// journal or not.
+func (v *Volume) flushAll(ctx, far context.Context) error {
 	var errs []error
 	for _, in := range v.changedInodes() {
-		if err := v.seal(ctx, in); err != nil {
+		if err := v.seal(v.ifFar(in, ctx, far), in); err != nil {
 			_ = v.keepUnsealed(ctx, in, err)
 			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
 		}
 		v.release(in)
 	}
-	return errors.Join(append(errs, v.commitAll(ctx))...)
+	return errors.Join(errs...)
+}
+
+// ifFar returns far if sealing a file may wait for the network, or else here.
+func (v *Volume) ifFar(in *inode, here, far context.Context) context.Context {
+	if v.belowLocal(in) {
+		return here
+	}
+	return far
 }
 
 // syncLog publishes all that is in the tree and makes it durable.

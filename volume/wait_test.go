@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -115,6 +116,34 @@ func TestStartDoesNotWaitForTheNetwork(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestEndDoesNotWaitForEveryFile: a volume that ends waits a moment for what files lie over, of all together, and keeps in the journal what it
+// cannot seal; what needs nothing of others is in the tree.
+func TestEndDoesNotWaitForEveryFile(t *testing.T) {
+	r, _ := stuckRig(t, 4, nil)
+	closed := r.open("3", syscall.O_RDWR)
+	r.write(closed, "part", 0)
+	must(t, r.keepUnsealed(ctx, closed.in, errAway))
+	if !r.closedUnsealed(closed.in) {
+		t.Fatal("not in the journal")
+	}
+	r.setFailed(waiting{in: closed.in})
+	for i, write := range []string{"part", strings.Repeat("b", 1<<14), "part"} {
+		r.write(r.open(fmt.Sprint(i), syscall.O_RDWR), write, 0)
+	}
+	other := r.create("other")
+	r.write(other, strings.Repeat("o", 3<<14), 0)
+	saved := make(chan error, 1)
+	go func() { saved <- r.SaveAll(ctx) }()
+	must(t, within(t, saved, "it waits"))
+	if r.changedHere(other.in) {
+		t.Error("what needs nothing of others is not in the tree")
+	}
+	for _, name := range []string{"0", "2", "3"} {
+		wantAfterCrash(r, name, "part"+strings.Repeat("x", 3<<14-4))
+	}
+	wantAfterCrash(r, "1", strings.Repeat("b", 1<<14)+strings.Repeat("x", 2<<14))
 }
 
 // within returns what ch delivers, which must be soon.
