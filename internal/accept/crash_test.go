@@ -201,3 +201,19 @@ func partly(got, old, next string) bool {
 	}
 	return got == next || got == mid || got == old
 }
+
+// TestRestoredIsDurable: what fsmount restore reports to be back a crash at that moment does not take, as with put and rm.
+func TestRestoredIsDurable(t *testing.T) {
+	n := newNode(t, "n", "")
+	if _, err := n.try(strings.NewReader("what was there\n"), "put", "-", "f"); err != nil {
+		t.Fatal(err)
+	}
+	version := historyRef.FindString(n.command("history", "f"))
+	n.command("rm", "f")
+	n.command("restore", "f", "--at", version)
+	n.kill()
+	n.start()
+	if got := n.command("cat", "f"); got != "what was there\n" {
+		t.Errorf("restored before the crash: %q", got)
+	}
+}

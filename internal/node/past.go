@@ -92,6 +92,9 @@ func (f files) Restore(ctx context.Context, req control.RestoreRequest) (done co
 	default:
 		err = r.file(ctx, list, pathNames(req.Path), pathNames(to))
 	}
+	if err == nil {
+		err = f.v.FsyncDir(ctx, volume.RootIno)
+	}
 	return done, pathError(to, err)
 }
 
