@@ -155,10 +155,13 @@ func newSpace(fs vfs.FS, dir string, reserve int64) space {
 	case reserve > 0:
 		sp.reserve = uint64(reserve)
 	case reserve == 0 && err == nil:
-		sp.reserve = min(64<<20, u.TotalBytes/20)
+		sp.reserve = DefaultReserve(u.TotalBytes)
 	}
 	return sp
 }
+
+// DefaultReserve is what Config.Reserve means by 0 on a disk of a size.
+func DefaultReserve(disk uint64) uint64 { return min(64<<20, disk/20) }
 
 // take accounts for n bytes about to be written; an error is syscall.ENOSPC. A
 // writer that is about to free space may use the reserve.

@@ -14,7 +14,7 @@ import (
 // write a table it tries again without a pause. So it is not told: whatever write fails breaks the state, and the goroutine
 // that wanted it waits for ever. Nothing is written after a failure; reads go on; who waits for an update or a flush gets the
 // error; and the owner is told, who ends in order. The files stay open and locked while the process lives: another one may open the
-// state again.
+// state again. A scratch state, which nobody opens again, is closed all the same: see scratchFS.
 
 // breakage is that something has ended for good, and why.
 type breakage struct {
@@ -62,12 +62,23 @@ func (p *Pebble) Broken() <-chan struct{} { return p.broken.done }
 // Err returns why the state takes no more updates, or nil.
 func (p *Pebble) Err() error { return p.broken.get() }
 
-// failed breaks the state for an error of its disk, and returns only if there is none, or while it is being opened.
+// failed breaks the state for an error of its disk, and returns only if there is none, while it is being opened, or of a scratch state.
 func (p *Pebble) failed(err error) error {
 	if !p.opened.Load() || !writefs.Failed(err) {
 		return err
 	}
 	_ = p.broken.set(err)
+	if !p.scratch {
+		p.park(err)
+	}
+	return err
+}
+
+// dropped reports whether what is in the state is of no use any more.
+func (p *Pebble) dropped() bool { return p.scratch && p.Err() != nil }
+
+// park ends all that waits for the goroutine, and does not return.
+func (p *Pebble) park(err error) {
 	_ = p.stuck.set(err)
 	select {}
 }
@@ -88,7 +99,11 @@ func (l watchedLogger) Infof(format string, args ...any) {
 }
 
 // Errorf implements pebble.Logger.
-func (l watchedLogger) Errorf(format string, args ...any) { l.log.Error(fmt.Sprintf(format, args...)) }
+func (l watchedLogger) Errorf(format string, args ...any) {
+	if !l.p.dropped() {
+		l.log.Error(fmt.Sprintf(format, args...))
+	}
+}
 
 // Fatalf implements pebble.Logger. Pebble requires that it does not return.
 func (l watchedLogger) Fatalf(format string, args ...any) {
@@ -98,6 +113,8 @@ func (l watchedLogger) Fatalf(format string, args ...any) {
 			err = cause
 		}
 	}
-	_ = l.p.failed(err)
+	if _ = l.p.failed(err); l.p.Err() != nil {
+		l.p.park(err)
+	}
 	panic(err) // which open recovers
 }

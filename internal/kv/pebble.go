@@ -29,6 +29,9 @@ type PebbleConfig struct {
 	// DisableWAL leaves out the write-ahead log: for state that its owner
 	// can rebuild, and flushes itself.
 	DisableWAL bool
+	// Scratch says that the state is thrown away when it is closed: it can be also after a write that failed. Who has read from it
+	// asks Err before he believes it.
+	Scratch bool
 	// Logger is told what is wrong with the state, and, where it debugs, what pebble does. Nil: nobody is.
 	Logger hclog.Logger
 }
@@ -38,6 +41,8 @@ type PebbleConfig struct {
 type Pebble struct {
 	db    *pebble.DB
 	noLog bool // nothing can be flushed by itself
+	// scratch: thrown away when it is closed.
+	scratch bool
 
 	// Locks are taken in this order: updates, pouring, mu.
 
@@ -76,7 +81,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	p := &Pebble{
-		noLog: cfg.DisableWAL, recent: &layer{}, lately: lately{max: latelyBytes}, broken: newBreakage(), stuck: newBreakage(),
+		noLog: cfg.DisableWAL, scratch: cfg.Scratch, recent: &layer{}, lately: lately{max: latelyBytes}, broken: newBreakage(), stuck: newBreakage(),
 		waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	log := watchedLogger{cfg.Logger, p}
@@ -92,6 +97,9 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	for i := range opts.Levels { // without filters, to find that a key is not there reads a block of each level
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
+	if cfg.Scratch {
+		opts.FS = scratchFS{opts.FS, p}
+	}
 	if cfg.CacheSize > 0 {
 		opts.CacheSize = cfg.CacheSize
 	}
@@ -102,7 +110,9 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	opts.EventListener = &pebble.EventListener{
 		// Without this pebble ends the process; readers get the error anyway.
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
-			log.log.Error("state is damaged", "file", info.Path, "error", info.Details)
+			if !p.dropped() {
+				log.log.Error("state is damaged", "file", info.Path, "error", info.Details)
+			}
 		},
 	}
 	var err error
@@ -263,7 +273,7 @@ func (p *Pebble) DiskUsage() uint64 {
 }
 
 // Close flushes nothing but the log, and closes the database. It is called once. After a write that failed
-// the files stay open, and locked, while the process lives.
+// the files stay open, and locked, while the process lives, unless the state is scratch.
 func (p *Pebble) Close() error {
 	close(p.quit)
 	<-p.ended

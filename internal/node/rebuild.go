@@ -40,16 +40,20 @@ type rebuilt struct {
 // rebuild makes the tree of the batches up to a vector, folded by what the active
 // devices promised in them, and writes its export to w. It begins with an earlier checkpoint, or with nothing if that is nil,
 // and takes the rest from the logs. The mount goes on meanwhile: all of this is in a
-// state of its own, which is gone afterwards.
+// state of its own, which is gone afterwards. It is not begun unless the disk has room for about as much as the state takes, and
+// ends if there is none left.
 func (n *Node) rebuild(ctx context.Context, base *replica.Checkpoint, seen map[replica.AuthorID]uint64, active []replica.DeviceID, w io.Writer) (out rebuilt, err error) {
 	dir := n.dir.join(scratchName)
 	if err := os.RemoveAll(dir); err != nil {
 		return out, err
 	}
+	if err := n.roomBeside(n.state.DiskUsage()); err != nil {
+		return out, err
+	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	db, err := kv.OpenPebble(kv.PebbleConfig{
-		Dir: dir, FS: sealedfs.New(vfs.Default, n.keys.disk), CacheSize: scratchCache, MemTableSize: scratchTable, DisableWAL: true,
-		Logger: n.log.Named("scratch"),
+		Dir: dir, FS: sealedfs.New(sparing{vfs.Default, n.roomBeside}, n.keys.disk), CacheSize: scratchCache, MemTableSize: scratchTable,
+		DisableWAL: true, Scratch: true, Logger: n.log.Named("scratch"),
 	})
 	if err != nil {
 		return out, err
@@ -75,7 +79,7 @@ func (n *Node) rebuild(ctx context.Context, base *replica.Checkpoint, seen map[r
 		return out, err
 	}
 	sum := blake3.New()
-	if err := tree.Export(io.MultiWriter(sum, w)); err != nil {
+	if err := errors.Join(tree.Export(io.MultiWriter(sum, w)), db.Err()); err != nil {
 		return out, err
 	}
 	out.clock = tree.MaxLamport()

@@ -11,6 +11,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
+	"github.com/foreverfs/forever/casstore"
 	"github.com/foreverfs/forever/internal/readaround"
 	"github.com/foreverfs/forever/internal/writefs"
 )
@@ -40,6 +41,52 @@ func stateDisk(d *dataDir, fs vfs.FS) vfs.FS {
 			time.Sleep(fullPause)
 		}
 	})}
+}
+
+// roomBeside returns ENOSPC if the disk has no room for so many bytes beside what chunks leave free.
+func (n *Node) roomBeside(bytes uint64) error {
+	total, free, err := n.diskUsage()
+	if err != nil {
+		return nil // the write itself will tell
+	}
+	if kept := casstore.DefaultReserve(total); free < kept+bytes {
+		return fmt.Errorf("%d MiB free, %d MiB are kept and %d MiB wanted: %w", free>>20, kept>>20, bytes>>20, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// sparing is a file system for what can be done without: it takes nothing that the disk has no room for.
+type sparing struct {
+	vfs.FS
+	room func(bytes uint64) error
+}
+
+var _ vfs.FS = sparing{}
+
+// Unwrap returns the file system underneath.
+func (s sparing) Unwrap() vfs.FS { return s.FS }
+
+// Create implements vfs.FS.
+func (s sparing) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := s.FS.Create(name, category)
+	if err != nil {
+		return nil, err
+	}
+	return sparingFile{f, s.room}, nil
+}
+
+// sparingFile is a file of a sparing file system that is written.
+type sparingFile struct {
+	vfs.File
+	room func(bytes uint64) error
+}
+
+// Write implements vfs.File.
+func (f sparingFile) Write(b []byte) (int, error) {
+	if err := f.room(uint64(len(b))); err != nil {
+		return 0, err
+	}
+	return f.File.Write(b)
 }
 
 // keepReserve holds the reserve while there is room for it. A node for the moment has none.
