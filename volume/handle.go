@@ -87,6 +87,11 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 // writes reports whether a handle is one for writing.
 func (h *Handle) writes() bool { return h.flags&syscall.O_ACCMODE != syscall.O_RDONLY }
 
+// changes reports whether a handle is one for writing, or was opened by cutting the file.
+func (h *Handle) changes() bool {
+	return h.flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY
+}
+
 // OpenForWriting reports whether somebody has a file open for writing.
 func (v *Volume) OpenForWriting(ino uint64) bool {
 	v.mu.Lock()
@@ -163,10 +168,14 @@ func (h *Handle) write(ctx context.Context, p []byte, off int64, atEnd bool) (in
 
 // Flush seals and stores what was written and has the content published soon; connected mounts that watch the file have
 // it on return. What is journalled it leaves for soon after, and what cannot be sealed now it journals. It fails if the
-// store is full, or what was written can be put nowhere; it waits for no flush of the disk. It belongs to every close(2).
+// store is full, or what was written can be put nowhere; it waits for no flush of the disk. It belongs to every close(2). Of a handle that
+// nothing was written through it only gives up locks: what others write is not for its program to hear of.
 func (h *Handle) Flush(ctx context.Context) error {
 	if h.locked.Load() {
 		h.v.leaving.closed(h)
+	}
+	if !h.changes() {
+		return nil
 	}
 	err := h.v.flushClosed(ctx, h.in)
 	if err == nil {

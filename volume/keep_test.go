@@ -115,6 +115,26 @@ func TestFullStoreLosesNothing(t *testing.T) {
 	wantAfterCrash(r, "f", want)
 }
 
+// TestReaderClosesBesideAFullStore: who has only read a file is not told that what another writes to it cannot be stored.
+func TestReaderClosesBesideAFullStore(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	w := r.create("f")
+	r.write(w, strings.Repeat("x", 1<<14), 0)
+	r.chunks.fail(syscall.ENOSPC, nil)
+	h := r.open("f", syscall.O_RDONLY)
+	if err := h.Flush(ctx); err != nil {
+		t.Errorf("close of a reader: %v", err)
+	}
+	if err := w.Flush(ctx); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("close of the writer: %v, want ENOSPC", err)
+	}
+	cut := r.open("f", syscall.O_RDONLY|syscall.O_TRUNC)
+	r.write(w, "y", 0)
+	if err := cut.Flush(ctx); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("close of one that has cut the file: %v, want ENOSPC", err)
+	}
+}
+
 // TestKeptTakesNoMoreThanTheFile: what is written over and over while it cannot be sealed is not in the journal over and over.
 func TestKeptTakesNoMoreThanTheFile(t *testing.T) {
 	r, h, want := overAway(t)
