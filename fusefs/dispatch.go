@@ -90,6 +90,9 @@ func isGone(err error) bool {
 // do answers one request, whatever happens.
 func (s *Server) do(c *call, req fuse.Request) {
 	c.ctx, c.hdr, c.answered, c.waits, c.leave = c.idleCtx, req.Hdr(), false, false, nil
+	if tellsSize(req) && !s.vol.Alone() {
+		defer s.answers.begin(uint64(c.hdr.Node))()
+	}
 	c.changes = s.notes.changes.Load()
 	if mayWait(req) {
 		c.waits = true
@@ -354,6 +357,7 @@ func (c *call) attrValidity(fresh bool, a *volume.Attr) time.Duration {
 	if !fresh || a.BlocksVary || !c.s.vol.Covered(a.Ino) {
 		return 0
 	}
+	c.s.answers.keep(a.Ino)
 	return validity
 }
 

@@ -17,7 +17,7 @@
 // One sends only those for which the kernel takes no lock that a
 // request may hold: attributes, and the epoch of all names. Another sends names on kernels before 6.16,
 // which may wait for the request that holds their directory. Pages are dropped by one for each
-// file, since that may wait for reads under way; see pages.
+// file, since that may wait for reads under way; see pages. How the kernel learns how long a file is, sizes.go tells.
 //
 // # Locks
 //

@@ -78,7 +78,7 @@ func Mount(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Logger, vol: cfg.Volume, conn: conn, hatch: h, fd: h.fd(conn),
-		notes: newNotes(), calls: map[fuse.RequestID]*waiter{}, done: make(chan struct{}), left: make(chan struct{}),
+		notes: newNotes(), answers: newAnswers(), calls: map[fuse.RequestID]*waiter{}, done: make(chan struct{}), left: make(chan struct{}),
 		patience: workerPatience,
 		handle:   (*call).dispatch, systemCall: readSystemCall,
 	}

@@ -123,12 +123,9 @@ func (n *notes) tellAttr(ctx context.Context, ino uint64) {
 	}
 }
 
-// InvalidateContent has the kernel drop the pages of a file.
+// InvalidateContent has the kernel ask again for the attributes of a file, and drop its pages, which may take longer.
 func (n *notes) InvalidateContent(ino uint64) {
-	n.mu.Lock()
-	n.quick.addInode(ino)
-	n.mu.Unlock()
-	wake(n.wake)
+	n.InvalidateAttr(ino)
 	n.pages.ask(ino)
 }
 
@@ -176,7 +173,7 @@ func (n *notes) InvalidateDir(ino uint64) {
 }
 
 // Settle implements volume.Notifier. What waits for requests under way is waited for only a little, if
-// at all: pages, which a file that is open shows until they are dropped, and not names where the kernel
+// at all: pages, which a file shows until they are dropped, and not names where the kernel
 // has no epochs; such a kernel is given no names to keep (see nameValidity).
 func (n *notes) Settle(forget bool, done func()) {
 	if list := n.pages.settling(); len(list) > 0 {
@@ -255,7 +252,7 @@ func (n *notes) start(s *Server) (stop func()) {
 	}
 	run(n.wake, n.tellQuick)
 	run(n.wakeFar, n.tellSlow)
-	n.pages.start(s.dropPages, func(ino uint64) bool { return s.vol.IsOpen(ino) }, s.holdsPages)
+	n.pages.start(s.dropPages, s.holdsPages)
 	return func() {
 		close(quit)
 		n.pages.stop()
@@ -288,8 +285,14 @@ func (n *notes) tellQuick(s *Server) {
 		// The kernel gives names from READDIRPLUS the epoch at which it enters them.
 		again.echoEpoch = p.epoch && n.listing()
 	}
+	patience := time.Now().Add(answerPatience)
 	for ino := range p.inodes {
+		s.answers.taken(ino, patience)
+		if !s.answers.forget(ino) {
+			continue
+		}
 		if err := s.conn.InvalidateNode(fuse.NodeID(ino), -1, 0); err != nil && s.vol.InKernel(ino) {
+			s.answers.keep(ino)
 			if again.echoes == nil {
 				again.echoes = map[uint64]struct{}{}
 			}
@@ -340,8 +343,14 @@ func (n *notes) tellSlow(s *Server) {
 // mayKeep reports whether the pages that the kernel has of a file may be right.
 func (n *notes) mayKeep(ino uint64) bool { return n.pages.last(ino) == nil }
 
-// dropPages has the kernel drop the pages of a file, and waits for it.
-func (s *Server) dropPages(ino uint64) { _ = s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0) }
+// dropPages has the kernel drop the pages of a file, and waits for it. Then it has it know how long the file is: what lies between
+// the old end and the new one must not be taken from the old last page.
+func (s *Server) dropPages(ino uint64) {
+	s.answers.taken(ino, time.Now().Add(answerPatience))
+	if err := s.conn.InvalidateNode(fuse.NodeID(ino), 0, 0); err == nil {
+		s.lengthen(ino)
+	}
+}
 
 // forgetNames has the kernel look up again what is in a directory now.
 func (s *Server) forgetNames(ino uint64) {

@@ -8,10 +8,10 @@ import (
 // pages has the kernel drop what it has of files whose content changed elsewhere. That waits, file by file, for
 // requests under way that fill or write these pages, and they may wait for the network. So no file waits for another.
 type pages struct {
-	// drop has the kernel do it. open reports whether a file is open here, busy whether a
-	// request is under way that holds pages of it. All are set by start.
-	drop       func(ino uint64)
-	open, busy func(ino uint64) bool
+	// drop has the kernel do it. busy reports whether a request is under way that
+	// holds pages of a file. Both are set by start.
+	drop func(ino uint64)
+	busy func(ino uint64) bool
 
 	wg sync.WaitGroup
 
@@ -41,8 +41,8 @@ const (
 	// maxStuck is how many may be. Each takes a thread, as does each program whose read they wait for.
 	maxStuck = 1000
 
-	// settlePatience is how long the word that a change has arrived is held back until the pages of files that are open
-	// here are dropped; a writer on another mount waits for it. It is short beside the patience of leases.
+	// settlePatience is how long the word that a change has arrived is held back until the pages of files are
+	// dropped; a writer on another mount waits for it. It is short beside the patience of leases.
 	settlePatience = 50 * time.Millisecond
 	// busyPatience is the same for a file with a request under way: long enough for one that
 	// is answered from this disk. One that waits for the network delays nobody.
@@ -54,10 +54,10 @@ func newPages() *pages {
 }
 
 // start lets the drops begin, also those asked for before.
-func (p *pages) start(drop func(ino uint64), open, busy func(ino uint64) bool) {
+func (p *pages) start(drop func(ino uint64), busy func(ino uint64) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop, p.open, p.busy = drop, open, busy
+	p.drop, p.busy = drop, busy
 	p.started = true
 	for range p.queue {
 		p.runLocked()
@@ -175,10 +175,11 @@ func (p *pages) dropped(ino uint64, done func()) {
 	}
 }
 
-// settling returns the drops that a writer on another mount is to wait for: files that are not open
-// lose their pages when they are opened, and what has not moved for long is waiting for a request.
+// settling returns the drops that a writer on another mount is to wait for: not what has not moved for long, which
+// is waiting for a request. Those of files that are not open are among them, for the length that goes with the pages.
 func (p *pages) settling() (list []*drop) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	fresh := time.Now().Add(-settlePatience)
 	for _, drops := range []map[uint64]*drop{p.begun, p.asked} {
 		for _, d := range drops {
@@ -187,14 +188,7 @@ func (p *pages) settling() (list []*drop) {
 			}
 		}
 	}
-	p.mu.Unlock()
-	kept := list[:0]
-	for _, d := range list {
-		if p.open(d.ino) {
-			kept = append(kept, d)
-		}
-	}
-	return kept
+	return list
 }
 
 // settle calls done when the drops of a list are over, or have been waited for long enough. It does not wait itself.

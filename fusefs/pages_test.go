@@ -29,7 +29,7 @@ func newSlowKernel(stuck ...uint64) *slowKernel {
 	for _, ino := range stuck {
 		k.stuck[ino] = make(chan struct{})
 	}
-	k.pages.start(k.drop, func(uint64) bool { return true }, func(ino uint64) bool { return k.busy[ino] })
+	k.pages.start(k.drop, func(ino uint64) bool { return k.busy[ino] })
 	return k
 }
 

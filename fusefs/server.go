@@ -66,6 +66,8 @@ type Server struct {
 	dirs  table[openDir]
 	notes *notes
 
+	answers answers
+
 	ctx    context.Context // ends when the kernel has gone
 	cancel context.CancelFunc
 

@@ -138,6 +138,7 @@ func (c *call) setattr(r *fuse.SetattrRequest) error {
 	if err != nil {
 		return err
 	}
+	defer c.s.answers.begin(ino)() // not before: it may have waited for other mounts, which wait for this one
 	return c.sendAttr(&a)
 }
 

@@ -23,6 +23,7 @@ const (
 	statxOutSize  = 32 + 256
 	entryOutSize  = 40 + attrSize
 	openOutSize   = 16
+	storeOutSize  = 24
 	direntSize    = 24
 
 	opReaddirplus     = 44
@@ -33,6 +34,7 @@ const (
 	opStatx           = 52
 	opCopyFileRange64 = 53
 
+	notifyStore    = 4
 	notifyIncEpoch = 8
 
 	// openNoFlush spares the FLUSH at the close of this handle.

@@ -78,13 +78,14 @@ type Log interface {
 // caches can follow. Calls come from one goroutine and must not wait for requests.
 type Notifier interface {
 	InvalidateAttr(ino uint64)
+	// InvalidateContent says that the content of a file is another, and maybe its attributes.
 	InvalidateContent(ino uint64)
 	InvalidateEntry(parent uint64, name string)
 	// InvalidateDir says that any name of a directory may have changed.
 	InvalidateDir(ino uint64)
 	// Settle calls done, from any goroutine, when the kernel has been told all that
 	// was asked for before; if forget is set, also that it must look up every name
-	// again. Pages of an open file that it cannot drop yet are left out after a moment. It does not wait.
+	// again. Pages of a file that it cannot drop yet are left out after a moment. It does not wait.
 	Settle(forget bool, done func())
 	// Dropped calls done, from any goroutine, when the kernel has no page of a file of the time before
 	// the last InvalidateContent, which may take as long as a read that is under way. It does not wait.

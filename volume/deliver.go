@@ -47,10 +47,12 @@ func (v *Volume) follow(changes namespace.Changes) {
 			continue
 		}
 		in.strayed.Store(true)
-		if v.reload(in) && v.notifier != nil {
+		content := v.reload(in)
+		switch {
+		case v.notifier == nil:
+		case content:
 			v.notifier.InvalidateContent(in.ino)
-		}
-		if v.notifier != nil {
+		default:
 			v.notifier.InvalidateAttr(in.ino)
 		}
 		v.release(in)
@@ -80,8 +82,9 @@ func (v *Volume) reload(in *inode) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	n, err := v.nodeNow(in)
-	if err == nil && !in.loaded { // the kernel may have pages of a version that is not known any more
-		return v.uncache(in)
+	if err == nil && !in.loaded { // the kernel may have pages, or the length, of a version that is not known any more
+		v.uncache(in)
+		return n.Kind == namespace.KindFile
 	}
 	if err != nil || in.changed || in.baseID == n.Content.ID {
 		return false

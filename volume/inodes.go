@@ -283,14 +283,6 @@ func (v *Volume) InKernel(ino uint64) bool {
 	return ok || ino == RootIno
 }
 
-// IsOpen reports whether a regular file is open here.
-func (v *Volume) IsOpen(ino uint64) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	in := v.inodes[ino]
-	return in != nil && in.opens > 0
-}
-
 // kernelKnows is InKernel for a node.
 func (v *Volume) kernelKnows(id namespace.NodeID) bool {
 	v.mu.Lock()

@@ -186,7 +186,7 @@ func TestOpenHandleFollowsRemoteChange(t *testing.T) {
 	if got := b.read(hb); got != "second" {
 		t.Fatalf("after: %q", got)
 	}
-	want := []string{"content", "attr"}
+	want := []string{"content"}
 	if diff := cmp.Diff(want, n.got); diff != "" {
 		t.Error(diff)
 	}
