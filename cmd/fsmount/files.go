@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
-	"path/filepath"
 	"syscall"
 	"time"
 
@@ -53,57 +51,6 @@ func runPut(ctx context.Context, g *globals, from, to string) error {
 	})
 }
 
-func newGetCmd(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "get PATH [FILE]",
-		Short: "Copy a file out of the tree; - is standard output",
-		Args:  usageArgs(cobra.RangeArgs(1, 2)),
-		RunE: runner(func(ctx context.Context, args []string) error {
-			to := path.Base(args[0])
-			if len(args) == 2 {
-				to = args[1]
-			}
-			return runGet(ctx, g, args[0], to)
-		}).cobra(),
-	}
-}
-
-func runGet(ctx context.Context, g *globals, from, to string) error {
-	if to == stdinout {
-		return runCat(ctx, g, from)
-	}
-	if info, err := os.Stat(to); err == nil && info.IsDir() {
-		to = filepath.Join(to, path.Base(from))
-	}
-	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
-		return writeWhole(to, func(w io.Writer) error { return c.Get(ctx, from, w) })
-	})
-}
-
-// writeWhole makes a file appear under its name only when all of it is there.
-func writeWhole(name string, fill func(io.Writer) error) (err error) {
-	failed := func(err error) error {
-		return fileError("write "+name, err, "choose a file in a directory that is there and that you may write to, or - for standard output")
-	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return failed(err)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(tmp.Name()))
-		}
-	}()
-	err = fill(tmp)
-	if err == nil {
-		err = failed(tmp.Chmod(0o644))
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return failed(os.Rename(tmp.Name(), name))
-}
-
 // fileError tells of a failure on a file outside the volume: what was to be done, and of the error only the cause, which may
 // name another file than the user did.
 func fileError(what string, err error, next string) error {
@@ -129,7 +76,7 @@ func newCatCmd(g *globals) *cobra.Command {
 
 func runCat(ctx context.Context, g *globals, from string) error {
 	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
-		return c.Get(ctx, from, g.out)
+		return c.Get(ctx, from, func(uint32) (io.Writer, error) { return g.out, nil })
 	})
 }
 

@@ -152,13 +152,21 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Get streams the file at path into w.
-func (c *Client) Get(ctx context.Context, path string, w io.Writer) error {
+// Get streams the file at path into what to returns for its mode. Nothing is asked of to if the file cannot be read.
+func (c *Client) Get(ctx context.Context, path string, to func(mode uint32) (io.Writer, error)) error {
 	resp, err := c.do(ctx, http.MethodGet, "/v1/file?"+url.Values{"path": {path}}.Encode(), nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
+	mode, err := strconv.ParseUint(resp.Header.Get(modeHeader), 8, 32)
+	if err != nil {
+		mode = 0o666 // a node of before this header
+	}
+	w, err := to(uint32(mode) & 0o777)
+	if err != nil {
+		return err
+	}
 	if _, err := io.CopyBuffer(onlyWriter{w}, onlyReader{resp.Body}, make([]byte, 1<<20)); err != nil {
 		return fmt.Errorf("get %s: %w", path, err)
 	}

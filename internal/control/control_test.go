@@ -86,16 +86,16 @@ func (f *fakeNode) List(_ context.Context, path string, fn func(Entry) error) er
 	return nil
 }
 
-func (f *fakeNode) Open(_ context.Context, path string) (io.ReadCloser, error) {
+func (f *fakeNode) Open(_ context.Context, path string) (io.ReadCloser, uint32, error) {
 	b, ok := f.files[path]
 	if !ok {
-		return nil, &fail.Error{Kind: fail.Path, Op: path + " does not exist"}
+		return nil, 0, &fail.Error{Kind: fail.Path, Op: path + " does not exist"}
 	}
 	r := io.Reader(bytes.NewReader(b))
 	if f.readErr != nil {
 		r = io.MultiReader(r, failingReader{f.readErr})
 	}
-	return io.NopCloser(r), nil
+	return io.NopCloser(r), 0o640, nil
 }
 
 type failingReader struct{ err error }
@@ -194,13 +194,21 @@ func TestRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	if err := c.Get(ctx, "a b/ü", &got); err != nil || !bytes.Equal(got.Bytes(), content) {
+	into := func(w io.Writer) func(uint32) (io.Writer, error) {
+		return func(mode uint32) (io.Writer, error) {
+			if mode != 0o640 {
+				t.Errorf("Get: mode %o", mode)
+			}
+			return w, nil
+		}
+	}
+	if err := c.Get(ctx, "a b/ü", into(&got)); err != nil || !bytes.Equal(got.Bytes(), content) {
 		t.Errorf("Get: %d bytes, %v", got.Len(), err)
 	}
 	if err := c.Remove(ctx, "a b/ü", true); err != nil || len(f.files) != 0 {
 		t.Errorf("Remove: %v, %d files left", err, len(f.files))
 	}
-	if err := c.Get(ctx, "gone", io.Discard); fail.KindOf(err) != fail.Path {
+	if err := c.Get(ctx, "gone", nil); fail.KindOf(err) != fail.Path {
 		t.Errorf("Get(gone): %v", err)
 	}
 	n := 0
@@ -213,7 +221,7 @@ func TestFailuresInTheMiddle(t *testing.T) {
 	f, c := start(t, t.TempDir())
 	f.files["x"] = make([]byte, 3<<20)
 	f.readErr = &fail.Error{Kind: fail.Unavailable, Op: "chunk 5 is with nobody"}
-	if err := c.Get(t.Context(), "x", io.Discard); fail.KindOf(err) != fail.Unavailable {
+	if err := c.Get(t.Context(), "x", func(uint32) (io.Writer, error) { return io.Discard, nil }); fail.KindOf(err) != fail.Unavailable {
 		t.Errorf("Get of a file that fails midway: %v", err)
 	}
 	broken := io.MultiReader(strings.NewReader("half"), failingReader{os.ErrClosed})

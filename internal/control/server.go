@@ -46,8 +46,8 @@ type Files interface {
 	// List calls fn for the entry at path, or for those inside it if it is a
 	// directory, sorted by name.
 	List(ctx context.Context, path string, fn func(Entry) error) error
-	// Open returns the content of a file. The caller closes it.
-	Open(ctx context.Context, path string) (io.ReadCloser, error)
+	// Open returns the content of a file, which the caller closes, and its mode, 0777 at most.
+	Open(ctx context.Context, path string) (content io.ReadCloser, mode uint32, err error)
 	// Put replaces the file at path by all of r, or leaves it as it was. The
 	// content is durable on return.
 	Put(ctx context.Context, path string, opts PutOptions, r io.Reader) error
@@ -228,13 +228,14 @@ func (e *events) end(err error) {
 }
 
 func (s *server) get(w http.ResponseWriter, r *http.Request) {
-	body, err := s.files.Open(r.Context(), r.URL.Query().Get("path"))
+	body, mode, err := s.files.Open(r.Context(), r.URL.Query().Get("path"))
 	if err != nil {
 		writeError(w, err)
 		return
 	}
 	defer body.Close()
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set(modeHeader, strconv.FormatUint(uint64(mode), 8))
 	w.Header().Set("Trailer", errorTrailer)
 	w.WriteHeader(http.StatusOK)
 	if _, err := io.CopyBuffer(onlyWriter{w}, body, make([]byte, 1<<20)); err != nil {

@@ -11,6 +11,9 @@ import (
 // errorTrailer carries the failure of a body that had already begun.
 const errorTrailer = "Forever-Error"
 
+// modeHeader carries the mode of a file, in octal.
+const modeHeader = "Forever-Mode"
+
 // wireError is a failure on its way to the client.
 type wireError struct {
 	Kind    fail.Kind `json:"kind"`

@@ -136,20 +136,21 @@ func kindName(k namespace.Kind) string {
 }
 
 // Open implements control.Files.
-func (f files) Open(ctx context.Context, p string) (io.ReadCloser, error) {
+func (f files) Open(ctx context.Context, p string) (io.ReadCloser, uint32, error) {
 	w, err := walk(ctx, f.v, p, true)
 	if err != nil {
-		return nil, pathError(p, err)
+		return nil, 0, pathError(p, err)
 	}
 	defer w.done()
-	if err := mustBeFile(w.here()); err != nil {
-		return nil, pathError(p, err)
+	a := w.here()
+	if err := mustBeFile(a); err != nil {
+		return nil, 0, pathError(p, err)
 	}
-	h, err := f.v.Open(ctx, w.here().Ino, os.O_RDONLY)
+	h, err := f.v.Open(ctx, a.Ino, os.O_RDONLY)
 	if err != nil {
-		return nil, pathError(p, err)
+		return nil, 0, pathError(p, err)
 	}
-	return &fileReader{ctx: ctx, h: h, path: p}, nil
+	return &fileReader{ctx: ctx, h: h, path: p}, a.Mode & 0o777, nil
 }
 
 func mustBeFile(a volume.Attr) error {
@@ -329,7 +330,9 @@ func (keylessFiles) List(context.Context, string, func(control.Entry) error) err
 	return errKeyless()
 }
 
-func (keylessFiles) Open(context.Context, string) (io.ReadCloser, error) { return nil, errKeyless() }
+func (keylessFiles) Open(context.Context, string) (io.ReadCloser, uint32, error) {
+	return nil, 0, errKeyless()
+}
 
 func (keylessFiles) Put(context.Context, string, control.PutOptions, io.Reader) error {
 	return errKeyless()

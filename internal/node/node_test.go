@@ -72,7 +72,7 @@ func TestStartsFindWhatWasThere(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r, err := f.Open(t.Context(), "file")
+		r, _, err := f.Open(t.Context(), "file")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +132,7 @@ func TestTwoNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		_, err := files{v: a.vol}.Open(ctx, "from a")
+		_, _, err := files{v: a.vol}.Open(ctx, "from a")
 		if fail.KindOf(err) == fail.Path {
 			return
 		}
@@ -148,7 +148,7 @@ func wantContent(t *testing.T, n *Node, path, want string) {
 	var err error
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		var r io.ReadCloser
-		if r, err = (files{v: n.vol}).Open(t.Context(), path); err != nil {
+		if r, _, err = (files{v: n.vol}).Open(t.Context(), path); err != nil {
 			continue
 		}
 		if got, err = io.ReadAll(r); err == nil && string(got) == want {
