@@ -307,4 +307,26 @@ func TestDirectoryOfAnother(t *testing.T) {
 		cmd.Dir = "/"
 	}, "ls")
 	checkFailure(t, result{code: p.ends(time.Minute), err: p.said.String()}, 6, "run as the user it belongs to", []string{"ls"})
+
+	// Nor does root leave files in the directory of another, for whom they would be in the way.
+	if err := filepath.WalkDir(m.data, func(path string, _ os.DirEntry, _ error) error { return os.Chown(path, 1, 1) }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.end)
+	for _, args := range [][]string{{"ls"}, {"serve", "--daemon"}, {"init"}, {m.mount}} {
+		m.fails(6, "belongs to", args...)
+	}
+	err := filepath.WalkDir(m.data, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err == nil && info.Sys().(*syscall.Stat_t).Uid != 1 {
+			t.Errorf("%s belongs to root now", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -50,7 +52,24 @@ func Initialised(dir string) (bool, error) {
 	if err != nil {
 		return false, formatError(dir, err)
 	}
-	return !f.Creating, nil
+	return !f.Creating, checkOwner(dir)
+}
+
+// checkOwner refuses to open what another user has created, also for root, who could: files that this process makes would belong
+// to this user, and lock the other out.
+func checkOwner(dir string) error {
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(dir, formatName), &st); err != nil {
+		return formatError(dir, err)
+	}
+	if int(st.Uid) == os.Geteuid() {
+		return nil
+	}
+	name := strconv.Itoa(int(st.Uid))
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return notOurs(dir, errors.New("it belongs to "+name))
 }
 
 // dataDir is a data directory that this process has locked.
@@ -106,6 +125,8 @@ func (d *dataDir) begin() error {
 		}
 	case err != nil:
 		return formatError(d.path, err)
+	case checkOwner(d.path) != nil:
+		return checkOwner(d.path)
 	case !f.Creating:
 		return &fail.Error{Kind: fail.Exists, Op: "data directory " + d.path + " already holds a volume",
 			Next: "mount it with fsmount MOUNTPOINT, or choose another directory with --data"}
@@ -231,7 +252,8 @@ func formatError(dir string, err error) error {
 
 // notOurs says that this user may not use a data directory.
 func notOurs(dir string, err error) error {
-	return &fail.Error{Kind: fail.Format, Op: "open data directory " + dir, Err: plain(err), Next: "run as the user it belongs to"}
+	return &fail.Error{Kind: fail.Format, Op: "open data directory " + dir, Err: plain(err),
+		Next: "run as the user it belongs to (sudo -u USER fsmount …), or give it to this one with chown -R"}
 }
 
 // dirKind is the kind of a failure to make or write something in the data directory.
