@@ -19,7 +19,7 @@ func withNode(ctx context.Context, g *globals, fn func(context.Context, *control
 	}
 	c := control.NewClient(dir)
 	defer c.Close()
-	return fn(ctx, c)
+	return heeding(ctx, tidyPatience, func() error { return fn(ctx, c) })
 }
 
 // otherPatience is how long a command waits for a node that another command has

@@ -32,7 +32,14 @@ func newPutCmd(g *globals) *cobra.Command {
 func runPut(ctx context.Context, g *globals, from, to string) error {
 	in, opts := g.in, control.PutOptions{Mode: 0o644}
 	if from != stdinout {
-		file, err := os.Open(from)
+		var file *os.File
+		err := heeding(ctx, 0, func() (err error) { // a FIFO has to wait for a writer
+			file, err = os.Open(from)
+			return err
+		})
+		if err != nil && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return fileError("read "+from, err, "choose a file that is there and that you may read")
 		}
@@ -96,13 +103,13 @@ func newLsCmd(g *globals) *cobra.Command {
 
 func runLs(ctx context.Context, g *globals, dir string, long bool) error {
 	out := bufio.NewWriter(g.out)
-	err := withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
-		return c.List(ctx, dir, func(e control.Entry) error {
+	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
+		err := c.List(ctx, dir, func(e control.Entry) error {
 			_, err := fmt.Fprintln(out, entryLine(e, long))
 			return err
 		})
+		return errors.Join(err, out.Flush())
 	})
-	return errors.Join(err, out.Flush())
 }
 
 // entryLine shows one entry: a directory with a slash behind its name.

@@ -54,7 +54,7 @@ func run(args []string, std *streams) int {
 
 // execute runs one command line. What fails is told in one line on the error stream.
 func execute(args []string, std *streams) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := untilSignal()
 	defer stop()
 	defer context.AfterFunc(ctx, func() { endAtOnceLater(stop) })()
 	root := newRootCmd(std)
@@ -68,6 +68,37 @@ func execute(args []string, std *streams) error {
 	}
 	std.tell(err)
 	return err
+}
+
+// untilSignal returns a context that is done with a signal to end. A hangup that whoever started this process has it ignore,
+// as nohup(1) does, is none.
+func untilSignal() (context.Context, context.CancelFunc) {
+	ending := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ending = append(ending, syscall.SIGHUP)
+	}
+	return signal.NotifyContext(context.Background(), ending...)
+}
+
+// tidyPatience is how long what was interrupted may take to leave things in order.
+const tidyPatience = time.Second
+
+// heeding runs fn, and gives it up when ctx has been done for as long as patience says: a read of a terminal or a pipe heeds no
+// signal. What fn still waits for then ends with the process.
+func heeding(ctx context.Context, patience time.Duration, fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(patience):
+		return ctx.Err()
+	}
 }
 
 // secondSignal is how soon after the first signal another counts for the same: a terminal that is closed

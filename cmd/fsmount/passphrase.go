@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/term"
@@ -26,11 +29,30 @@ func passphrase(creating bool) ([]byte, error) {
 		return nil, &fail.Error{Kind: fail.Key, Op: "the key file is protected by a passphrase",
 			Next: "give it in $" + passphraseEnv + " or start on a terminal"}
 	}
-	fmt.Fprint(os.Stderr, "Passphrase: ")
-	p, err := term.ReadPassword(int(os.Stdin.Fd()))
-	fmt.Fprintln(os.Stderr)
+	ctx, stop := untilSignal()
+	defer stop()
+	return readUnseen(ctx, os.Stdin, os.Stderr, "Passphrase: ")
+}
+
+// readUnseen reads a line of a terminal that it does not show.
+func readUnseen(ctx context.Context, tty *os.File, out io.Writer, prompt string) ([]byte, error) {
+	fd := int(tty.Fd())
+	before, err := term.GetState(fd)
 	if err != nil {
-		return nil, fmt.Errorf("read passphrase: %w", err)
+		return nil, fmt.Errorf("prepare the terminal: %w", err)
 	}
-	return p, nil
+	fmt.Fprint(out, prompt)
+	var line []byte
+	err = heeding(ctx, 0, func() (err error) {
+		line, err = term.ReadPassword(fd)
+		return err
+	})
+	fmt.Fprintln(out)
+	switch {
+	case ctx.Err() != nil:
+		return nil, errors.Join(&fail.Error{Kind: fail.Interrupted, Op: "interrupted"}, term.Restore(fd, before))
+	case err != nil:
+		return nil, fmt.Errorf("read the line: %w", err)
+	}
+	return line, nil
 }

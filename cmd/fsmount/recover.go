@@ -37,7 +37,7 @@ somebody else may know this one.`,
 			if err != nil {
 				return err
 			}
-			phrase, err := askPhrase(g)
+			phrase, err := askPhrase(ctx, g)
 			if err != nil {
 				return err
 			}
@@ -49,17 +49,18 @@ somebody else may know this one.`,
 }
 
 // askPhrase reads the words from standard input, unseen if that is a terminal.
-func askPhrase(g *globals) (string, error) {
+func askPhrase(ctx context.Context, g *globals) (line string, err error) {
 	if f, ok := g.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprint(g.err, "Recovery phrase: ")
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(g.err)
-		if err != nil {
-			return "", fmt.Errorf("read recovery phrase: %w", err)
-		}
-		return string(b), nil
+		b, err := readUnseen(ctx, f, g.err, "Recovery phrase: ")
+		return string(b), err
 	}
-	line, err := bufio.NewReader(io.LimitReader(g.in, maxPhrase)).ReadString('\n')
+	err = heeding(ctx, 0, func() (err error) {
+		line, err = bufio.NewReader(io.LimitReader(g.in, maxPhrase)).ReadString('\n')
+		return err
+	})
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
 	if strings.TrimSpace(line) == "" {
 		return "", &fail.Error{Kind: fail.Usage, Op: "there is no recovery phrase on standard input", Next: "type or pipe its 24 words in"}
 	}
