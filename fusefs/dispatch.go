@@ -28,8 +28,9 @@ type call struct {
 	s   *Server
 	ctx context.Context // ends when the kernel takes the request back or is gone
 	hdr *fuse.Header
-	// changes counts the invalidations before this request began.
+	// changes counts the invalidations before this request began, inodes the changes of inodes here.
 	changes  uint64
+	inodes   uint64
 	answered bool
 	waits    bool            // the wait of this request is known to others
 	leave    func()          // not nil: ends that
@@ -93,7 +94,7 @@ func (s *Server) do(c *call, req fuse.Request) {
 	if tellsSize(req) && !s.vol.Alone() {
 		defer s.answers.begin(uint64(c.hdr.Node))()
 	}
-	c.changes = s.notes.changes.Load()
+	c.changes, c.inodes = s.notes.changes.Load(), s.notes.inFlight.changes.Load()
 	if mayWait(req) {
 		c.waits = true
 		if s.idle.Load() == 0 {
@@ -354,7 +355,7 @@ const (
 // attrValidity is how long the kernel may keep an inode's attributes. It is asked
 // while the answer is written.
 func (c *call) attrValidity(fresh bool, a *volume.Attr) time.Duration {
-	if !fresh || a.BlocksVary || !c.s.vol.Covered(a.Ino) {
+	if !fresh || a.BlocksVary || !c.s.vol.Covered(a.Ino) || !c.s.notes.inFlight.sending(a.Ino, c.inodes, c.hdr.Pid) {
 		return 0
 	}
 	c.s.answers.keep(a.Ino)

@@ -9,11 +9,13 @@
 // # What the kernel keeps
 //
 // Names, missing names, attributes and pages are cached by the kernel for as long
-// as it likes. Changes made through the mount are known to it; changes from
+// as it likes. Changes made through the mount are known to it, but of some it takes in an older
+// answer that it was about to get; see inflight.go. Changes from
 // elsewhere reach it through Server.Notifier. A reply that was being worked out
 // while such a change came in is sent with no validity, so that nothing old stays.
 //
-// Notifications are written by goroutines that are never inside a request.
+// Notifications are written by goroutines that are never inside a request, but for those of inflight.go, which
+// take no lock and concern what the program that waits for the answer holds in the kernel.
 // One sends only those for which the kernel takes no lock that a
 // request may hold: attributes, and the epoch of all names. Another sends names on kernels before 6.16,
 // which may wait for the request that holds their directory. Pages are dropped by one for each

@@ -23,6 +23,7 @@ func (c *call) fallocate(r *fuse.FAllocateRequest) error {
 	if err := f.Allocate(c.ctx, int64(r.Offset), int64(r.Length), uint32(r.Mode)); err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.ok(r.Respond)
 }
 

@@ -109,6 +109,7 @@ func (c *call) tmpfile(r *fuse.UnrecognizedRequest) error {
 
 // sendOpened answers with a file that was made in a directory and opened.
 func (c *call) sendOpened(dir fuse.NodeID, a *volume.Attr, h *volume.Handle, flags int) (err error) {
+	c.changed(dir)
 	f := &openFile{Handle: h}
 	id := c.s.files.add(f)
 	msg := c.scratch[:outHeaderSize+entryOutSize+openOutSize]

@@ -32,7 +32,8 @@ type notes struct {
 	epochs  bool          // the kernel knows epochs; set before start
 	stopped bool          // nobody is told any more
 
-	pages *pages
+	pages    *pages
+	inFlight inFlight
 
 	// listings has when READDIRPLUS was last answered on open directories, as long as no later
 	// request shows that the kernel has taken in the answer.
@@ -100,7 +101,9 @@ func (p *pending) addInode(ino uint64) {
 }
 
 func newNotes() *notes {
-	return &notes{pages: newPages(), listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
+	n := &notes{pages: newPages(), listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
+	n.inFlight.start = time.Now().Add(-inFlightFor) // nothing was sent then
+	return n
 }
 
 // InvalidateAttr has the kernel ask again for the attributes of an inode.

@@ -271,6 +271,7 @@ func (c *call) mkdir(r *fuse.MkdirRequest) error {
 	if err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.sendEntry(r.Node, &a)
 }
 
@@ -279,6 +280,7 @@ func (c *call) mknod(r *fuse.MknodRequest) error {
 	if err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.sendEntry(r.Node, &a)
 }
 
@@ -287,6 +289,7 @@ func (c *call) symlink(r *fuse.SymlinkRequest) error {
 	if err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.sendEntry(r.Node, &a)
 }
 
@@ -306,6 +309,7 @@ func (c *call) link(r *fuse.LinkRequest) error {
 	if err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.sendEntry(r.Node, &a)
 }
 
@@ -319,14 +323,35 @@ func (c *call) remove(r *fuse.RemoveRequest) error {
 	if err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.ok(r.Respond)
 }
 
 func (c *call) rename(r *fuse.RenameRequest) error {
-	if err := c.s.vol.Rename(c.ctx, uint64(r.Node), r.OldName, uint64(r.NewDir), r.NewName, 0); err != nil {
+	if err := c.moveName(r.Node, r.OldName, r.NewDir, r.NewName, 0); err != nil {
 		return err
 	}
 	return c.ok(r.Respond)
+}
+
+// moveName renames. What was replaced the kernel looks after itself.
+func (c *call) moveName(from fuse.NodeID, oldName string, to fuse.NodeID, newName string, flags uint32) error {
+	if err := c.s.vol.Rename(c.ctx, uint64(from), oldName, uint64(to), newName, flags); err != nil {
+		return err
+	}
+	c.changed(from, to)
+	c.changedNamed(to, newName)
+	if flags&volume.RenameExchange != 0 {
+		c.changedNamed(from, oldName)
+	}
+	return nil
+}
+
+// changedNamed is changed for what has a name now.
+func (c *call) changedNamed(dir fuse.NodeID, name string) {
+	if ino, err := c.s.vol.Ino(uint64(dir), name); err == nil { // else another request has moved it on, and says so of it
+		c.changed(fuse.NodeID(ino))
+	}
 }
 
 // rename2 is rename with the flags of renameat2(2). Its body is struct
@@ -336,7 +361,7 @@ func (c *call) rename2(r *fuse.UnrecognizedRequest) error {
 	if !ok {
 		return syscall.EIO
 	}
-	if err := c.s.vol.Rename(c.ctx, uint64(r.Node), oldName, newDir, newName, flags); err != nil {
+	if err := c.moveName(r.Node, oldName, fuse.NodeID(newDir), newName, flags); err != nil {
 		return err
 	}
 	return c.send(c.scratch[:outHeaderSize])

@@ -66,6 +66,7 @@ func (c *call) setxattr(r *fuse.SetxattrRequest) error {
 	if r.Name == xattrCapability {
 		c.s.notes.privileges.Add(1)
 	}
+	c.changed(r.Node)
 	return c.ok(r.Respond)
 }
 
@@ -76,5 +77,6 @@ func (c *call) removexattr(r *fuse.RemovexattrRequest) error {
 	if err := c.s.vol.Removexattr(c.ctx, uint64(r.Node), r.Name); err != nil {
 		return err
 	}
+	c.changed(r.Node)
 	return c.ok(r.Respond)
 }

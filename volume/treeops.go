@@ -90,6 +90,16 @@ func (v *Volume) entry(dir *inode, name string) (namespace.Entry, error) {
 	return v.cfg.Tree.Lookup(dir.id, name)
 }
 
+// Ino returns the inode number behind a name, as it is known here at the moment.
+func (v *Volume) Ino(parent uint64, name string) (ino uint64, err error) {
+	err = v.with(parent, func(dir *inode) error {
+		e, err := v.entry(dir, name)
+		ino = e.Node.Ino()
+		return err
+	})
+	return ino, err
+}
+
 // present takes a reference on a node and shows it.
 func (v *Volume) present(id namespace.NodeID) (Attr, error) {
 	in := v.refer(id)
