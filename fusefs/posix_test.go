@@ -498,6 +498,12 @@ func TestXattrNames(t *testing.T) {
 		if err := unix.Setxattr(r.path("f"), prefix, []byte("x"), 0); !errors.Is(err, syscall.EINVAL) {
 			t.Errorf("%s: %v, want EINVAL", prefix, err)
 		}
+		if _, err := unix.Getxattr(r.path("f"), prefix, nil); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("get %s: %v, want EINVAL", prefix, err)
+		}
+		if err := unix.Removexattr(r.path("f"), prefix); !errors.Is(err, syscall.EINVAL) {
+			t.Errorf("remove %s: %v, want EINVAL", prefix, err)
+		}
 	}
 	must(t, unix.Setxattr(r.path("f"), "trusted.a", []byte("x"), 0))
 	must(t, unix.Setxattr(r.path("f"), "user.a", []byte("x"), 0))
@@ -515,16 +521,38 @@ func TestXattrNames(t *testing.T) {
 	if got := list(); got != "trusted.a\x00user.a\x00" {
 		t.Errorf("root sees %q", got)
 	}
-	done := make(chan string)
-	go func() {
-		runtime.LockOSThread() // for ever: the thread ends with its user
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)); errno != 0 {
+	call := func(number, a, b, c uintptr) {
+		if _, _, errno := syscall.RawSyscall(number, a, b, c); errno != 0 {
 			t.Error(errno)
 		}
-		done <- list()
-	}()
-	if got := <-done; got != "user.a\x00" {
-		t.Errorf("another user sees %q", got)
+	}
+	become := func() { call(syscall.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)) }
+	const noSetuidFixup = 1 << 2
+	for _, c := range []struct {
+		who    string
+		change func()
+		want   string
+	}{
+		{"another user", become, "user.a\x00"},
+		{"another user with root's capabilities", func() {
+			call(syscall.SYS_PRCTL, unix.PR_SET_SECUREBITS, noSetuidFixup, 0)
+			become()
+		}, "trusted.a\x00user.a\x00"},
+		{"root without capabilities", func() {
+			if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &make([]unix.CapUserData, 2)[0]); err != nil {
+				t.Error(err)
+			}
+		}, "user.a\x00"},
+	} {
+		done := make(chan string)
+		go func() {
+			runtime.LockOSThread() // for ever: the thread ends with its user
+			c.change()
+			done <- list()
+		}()
+		if got := <-done; got != c.want {
+			t.Errorf("%s sees %q", c.who, got)
+		}
 	}
 }
 

@@ -2,11 +2,14 @@ package fusefs
 
 import (
 	"bytes"
+	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
 
 	"bazil.org/fuse"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,13 +21,20 @@ const (
 // the like: they would have to be obeyed, which is not done, so they are refused.
 var keptXattrs = []string{"user.", "trusted.", "security."}
 
-func keepsXattr(name string) bool {
-	return slices.ContainsFunc(keptXattrs, func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+// checkXattr says what is wrong with a name.
+func checkXattr(name string) error {
+	switch {
+	case slices.Contains(keptXattrs, name): // nothing behind the prefix
+		return syscall.EINVAL
+	case !slices.ContainsFunc(keptXattrs, func(prefix string) bool { return strings.HasPrefix(name, prefix) }):
+		return syscall.EOPNOTSUPP
+	}
+	return nil
 }
 
 func (c *call) getxattr(r *fuse.GetxattrRequest) error {
-	if !keepsXattr(r.Name) {
-		return syscall.EOPNOTSUPP
+	if err := checkXattr(r.Name); err != nil {
+		return err
 	}
 	val, err := c.s.vol.Getxattr(c.ctx, uint64(r.Node), r.Name)
 	if err != nil {
@@ -41,8 +51,9 @@ func (c *call) listxattr(r *fuse.ListxattrRequest) error {
 	if err != nil {
 		return err
 	}
-	if c.hdr.Uid != 0 { // as other file systems do
-		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "trusted.") })
+	trusted := func(name string) bool { return strings.HasPrefix(name, "trusted.") }
+	if slices.ContainsFunc(names, trusted) && !c.seesTrusted() { // as other file systems do
+		names = slices.DeleteFunc(names, trusted)
 	}
 	var list fuse.ListxattrResponse
 	list.Append(names...)
@@ -52,12 +63,24 @@ func (c *call) listxattr(r *fuse.ListxattrRequest) error {
 	return c.ok(func() { r.Respond(&list) })
 }
 
-func (c *call) setxattr(r *fuse.SetxattrRequest) error {
-	if !keepsXattr(r.Name) {
-		return syscall.EOPNOTSUPP
+// seesTrusted reports whether who asks has CAP_SYS_ADMIN, and not only in a user namespace that he may have made
+// himself. If that cannot be known, root has.
+func (c *call) seesTrusted() bool {
+	status, err := readProc(c.hdr.Pid, "status")
+	if err != nil {
+		return c.hdr.Uid == 0
 	}
-	if slices.Contains(keptXattrs, r.Name) { // nothing behind the prefix
-		return syscall.EINVAL
+	space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", c.hdr.Pid))
+	own, ownErr := os.Readlink("/proc/self/ns/user")
+	if err != nil || ownErr != nil {
+		return c.hdr.Uid == 0
+	}
+	return space == own && hasCapability(status, unix.CAP_SYS_ADMIN)
+}
+
+func (c *call) setxattr(r *fuse.SetxattrRequest) error {
+	if err := checkXattr(r.Name); err != nil {
+		return err
 	}
 	// The value lies in the request's buffer, which is used again.
 	if err := c.s.vol.Setxattr(c.ctx, uint64(r.Node), r.Name, bytes.Clone(r.Xattr), r.Flags); err != nil {
@@ -71,8 +94,8 @@ func (c *call) setxattr(r *fuse.SetxattrRequest) error {
 }
 
 func (c *call) removexattr(r *fuse.RemovexattrRequest) error {
-	if !keepsXattr(r.Name) {
-		return syscall.EOPNOTSUPP
+	if err := checkXattr(r.Name); err != nil {
+		return err
 	}
 	if err := c.s.vol.Removexattr(c.ctx, uint64(r.Node), r.Name); err != nil {
 		return err
