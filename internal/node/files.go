@@ -38,7 +38,7 @@ func (f files) changed(dir uint64, name string) {
 
 var _ control.Files = files{}
 
-// changedNode tells the mount that a file has another number of names.
+// changedNode tells the mount that a file or directory has another number of names.
 func (f files) changedNode(ino uint64) {
 	f.tell(func(to volume.Notifier) { to.InvalidateAttr(ino) })
 }
@@ -243,6 +243,9 @@ func (f files) putIn(ctx context.Context, dir uint64, name string, spec putSpec,
 	err = fill(ctx, h, r)
 	h.Release()
 	if err == nil {
+		if replaced, err := f.v.Ino(dir, name); err == nil {
+			defer f.changedNode(replaced)
+		}
 		err = f.v.Rename(ctx, dir, tmp, dir, name, 0)
 	}
 	f.changed(dir, name)
@@ -305,8 +308,8 @@ func (f files) Remove(ctx context.Context, p string, recursive bool) error {
 
 func (f files) remove(ctx context.Context, dir uint64, name string, a volume.Attr, recursive bool) error {
 	defer f.changed(dir, name)
+	defer f.changedNode(a.Ino)
 	if a.Kind != namespace.KindDir {
-		defer f.changedNode(a.Ino)
 		return f.v.Unlink(ctx, dir, name)
 	}
 	if !recursive {
