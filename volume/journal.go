@@ -197,6 +197,9 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 	if done, err := v.fsyncUnsealed(ctx, in); done || err != nil {
 		return err
 	}
+	if v.cfg.Elsewhere == nil && v.fsyncFar(ctx, in) {
+		return nil
+	}
 	err := v.enterNow(ctx, in)
 	if err == nil {
 		return nil
@@ -206,6 +209,18 @@ func (v *Volume) fsyncContent(ctx context.Context, in *inode) error {
 		return err
 	}
 	return kept
+}
+
+// fsyncFar is fsyncContent of a file that has to wait for the network, and reports whether it did it. What is not here in a moment it has in the
+// journal instead: as long as an fsync lasts the kernel lets nobody write to the file, cut or rename it, whatever signal they get.
+func (v *Volume) fsyncFar(ctx context.Context, in *inode) bool {
+	if v.belowLocal(in) {
+		return false
+	}
+	far, cancel := context.WithTimeout(ctx, saveFor)
+	defer cancel()
+	err := v.enterNow(far, in)
+	return err == nil || v.keepUnsealed(ctx, in, err) == nil
 }
 
 // fsyncUnsealed is fsyncContent where nothing needs to be sealed.

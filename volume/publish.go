@@ -542,7 +542,7 @@ func (v *Volume) SyncAll(ctx context.Context) error {
 	return errors.Join(v.flushAll(ctx, ctx), v.commitAll(ctx), v.syncLog())
 }
 
-// saveFor is how long somebody who ends waits for what is not here, of all files together.
+// saveFor is how long an fsync waits for what is not here, and somebody who ends for that of all files together.
 const saveFor = 2 * time.Second
 
 // SaveAll is SyncAll for somebody who ends: it is content with what cannot be sealed, or not soon, being in the journal.

@@ -37,6 +37,7 @@ func TestWhoWaitsForTheNetworkHoldsUpNoOther(t *testing.T) {
 	for name, op := range sealers {
 		t.Run(name, func(t *testing.T) {
 			r, answer := stuckRig(t, 1, nil)
+			r.cfg.DirtyMax = 1 // more than is journalled instead
 			h := r.open("0", syscall.O_RDWR)
 			r.write(h, strings.Repeat("b", 1<<14), 1<<14)
 			await(t, "a full block is not sealed", func(in *inode) bool { return len(in.sealed) == 1 }, h)
@@ -144,6 +145,32 @@ func TestEndDoesNotWaitForEveryFile(t *testing.T) {
 		wantAfterCrash(r, name, "part"+strings.Repeat("x", 3<<14-4))
 	}
 	wantAfterCrash(r, "1", strings.Repeat("b", 1<<14)+strings.Repeat("x", 2<<14))
+}
+
+// TestFsyncIsDurableWithoutTheNetwork: an fsync waits a moment for what lies below what was written, and then makes it durable in the journal: the
+// kernel holds the file as long, and nobody who wants to write to it, rename it or cut it can be killed meanwhile.
+func TestFsyncIsDurableWithoutTheNetwork(t *testing.T) {
+	r, answer := stuckRig(t, 1, nil)
+	h := r.open("0", syscall.O_RDWR)
+	want := strings.Repeat("b", 1<<14) + "part" + strings.Repeat("x", 2<<14-4)
+	r.write(h, want[:1<<14], 0)
+	await(t, "a full block is not sealed", func(in *inode) bool { return len(in.sealed) == 1 }, h)
+	r.write(h, "part", 1<<14)
+	synced := make(chan error, 1)
+	go func() { synced <- h.Fsync(ctx) }()
+	must(t, within(t, synced, "it waits"))
+	wantAfterCrash(r, "0", want)
+
+	r.write(h, "more", 1<<14)
+	r.cfg.DirtyMax = 1 // more than is journalled
+	opCtx, wait := r.WithWait(ctx)
+	go func() { synced <- h.Fsync(opCtx) }()
+	await(t, "it does not wait", func(*inode) bool { return wait.Far(saveFor + 100*time.Millisecond) }, h)
+	answer()
+	must(t, within(t, synced, "it waits for what is there"))
+	if r.changedHere(h.in) {
+		t.Error("neither in the journal nor in the tree")
+	}
 }
 
 // within returns what ch delivers, which must be soon.
