@@ -22,7 +22,7 @@ const closeDelay = 20 * time.Millisecond
 const foldDelay = 200 * time.Millisecond
 
 // closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
-// begins to watch waits until they are.
+// begins to watch waits until they are. Of a file with more others are not published meanwhile, either.
 const closeBlocks = 256
 
 // waiting is a file in the queue to enter the tree, with its candidate if that is made.
@@ -387,6 +387,7 @@ func (v *Volume) publishDue(in *inode) error {
 	due := in.changed && now-since >= interval
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
+	many := len(in.dirty) > closeBlocks // to seal them takes a while
 	in.mu.Unlock()
 	if !due || wait && saved {
 		return nil
@@ -395,12 +396,12 @@ func (v *Volume) publishDue(in *inode) error {
 	if free {
 		in.fold.Unlock()
 	}
-	if free && wait {
-		if done, err := v.saveNow(v.ctx, in); done || err != nil {
+	if free && (wait || many) {
+		if done, err := v.saveNow(v.ctx, in); done && wait || err != nil {
 			return err
 		}
 	}
-	if free && v.belowLocal(in) {
+	if free && !many && v.belowLocal(in) {
 		return v.flush(v.ctx, in)
 	}
 	return v.publishAside(in)
@@ -409,7 +410,7 @@ func (v *Volume) publishDue(in *inode) error {
 // maxAside is how many files are published aside.
 const maxAside = 16
 
-// publishAside publishes a file that may have to wait for the network, without having others wait for that. As long as it
+// publishAside publishes a file that may have to wait for the network, or takes a while, without having others wait for that. As long as it
 // waits, or there are too many such files, what is written to it is journalled.
 func (v *Volume) publishAside(in *inode) error {
 	if in.aside.CompareAndSwap(false, true) {

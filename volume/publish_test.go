@@ -162,6 +162,33 @@ func TestFileThatWaitsHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+// TestLargeFileHoldsUpNoOther: while the many blocks of a file are sealed that is written all over, others are published, and what was written
+// to it before is journalled.
+func TestLargeFileHoldsUpNoOther(t *testing.T) {
+	chunks := &hookChunks{memChunks: newMemChunks()}
+	r := startRig(t, 1, kv.NewMem(), chunks.memChunks, func(c *Config) {
+		smallBlocks(c)
+		c.Chunks, c.PublishInterval = chunks, 10*time.Millisecond
+	})
+	sealing, goOn := make(chan struct{}), make(chan struct{})
+	hook := func() {
+		close(sealing)
+		<-goOn
+	}
+	t.Cleanup(func() { close(goOn) }) // else the volume would not close
+	chunks.put.Store(&hook)
+	large, other := r.create("large"), r.create("other")
+	for i := range int64(closeBlocks + 1) {
+		r.write(large, "x", i<<14)
+	}
+	within(t, sealing, "not published")
+	r.write(other, "content", 0)
+	await(t, "a small file is not published while a large one is sealed", func(in *inode) bool { return !in.changed }, other)
+	if r.journalled() == 0 {
+		t.Error("what was written to the large file is not in the journal")
+	}
+}
+
 // TestJournalledIsSealedAfterClose: what an fsync has journalled does not make its close wait, nor is it sealed if it
 // is removed before; and yet every close is a version of its own, and there for whoever is let in to watch.
 func TestJournalledIsSealedAfterClose(t *testing.T) {
