@@ -278,7 +278,7 @@ func (v *Volume) commitWithin(ctx, far context.Context) error {
 		before(ctx)()
 	}
 	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
+	g.SetLimit(maxAside) // most wait for the network
 	for _, w := range left {
 		g.Go(func() error { return v.tried(w, v.settle(v.ifFar(w.in, v.ctx, far), w.in)) })
 	}
@@ -407,7 +407,7 @@ func (v *Volume) publishDue(in *inode) error {
 	return v.publishAside(in)
 }
 
-// maxAside is how many files are published aside.
+// maxAside is how many files are published aside, or wait for the network together.
 const maxAside = 16
 
 // publishAside publishes a file that may have to wait for the network, or takes a while, without having others wait for that. As long as it
@@ -561,14 +561,26 @@ func (v *Volume) SaveAll(ctx context.Context) error {
 // flushAll seals all content, and waits for the network no longer than far lasts. The error is of what cannot be sealed, be it kept in the
 // journal or not.
 func (v *Volume) flushAll(ctx, far context.Context) error {
-	var errs []error
-	for _, in := range v.changedInodes() {
-		if err := v.seal(v.ifFar(in, ctx, far), in); err != nil {
-			_ = v.keepUnsealed(ctx, in, err)
-			errs = append(errs, fmt.Errorf("inode %d: %w", in.ino, err))
+	list := v.changedInodes()
+	errs := make([]error, len(list))
+	var g errgroup.Group
+	g.SetLimit(maxAside)
+	for i, in := range list {
+		seal := func() error {
+			defer v.release(in)
+			if err := v.seal(v.ifFar(in, ctx, far), in); err != nil {
+				_ = v.keepUnsealed(ctx, in, err)
+				errs[i] = fmt.Errorf("inode %d: %w", in.ino, err)
+			}
+			return nil
 		}
-		v.release(in)
+		if v.belowLocal(in) {
+			_ = seal()
+		} else { // many wait together
+			g.Go(seal)
+		}
 	}
+	_ = g.Wait()
 	return errors.Join(errs...)
 }
 

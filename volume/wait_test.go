@@ -147,6 +147,26 @@ func TestEndDoesNotWaitForEveryFile(t *testing.T) {
 	wantAfterCrash(r, "1", strings.Repeat("b", 1<<14)+strings.Repeat("x", 2<<14))
 }
 
+// TestAllWaitsForFilesAtOnce: who is to have everything in the tree waits for the network once for many files, not for one after the other.
+func TestAllWaitsForFilesAtOnce(t *testing.T) {
+	r, answer := stuckRig(t, maxAside, nil)
+	var waits []*Handle
+	for i := range maxAside {
+		waits = append(waits, r.open(fmt.Sprint(i), syscall.O_RDWR))
+		r.write(waits[i], "part", 0)
+	}
+	synced := make(chan error, 1)
+	go func() { synced <- r.SyncAll(ctx) }()
+	await(t, "it waits for another one first", (*inode).saved, waits...) // which is done before the wait
+	answer()
+	must(t, within(t, synced, "it waits for what is there"))
+	for _, h := range waits {
+		if r.changedHere(h.in) {
+			t.Error("not in the tree")
+		}
+	}
+}
+
 // TestFsyncIsDurableWithoutTheNetwork: an fsync waits a moment for what lies below what was written, and then makes it durable in the journal: the
 // kernel holds the file as long, and nobody who wants to write to it, rename it or cut it can be killed meanwhile.
 func TestFsyncIsDurableWithoutTheNetwork(t *testing.T) {
