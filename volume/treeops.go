@@ -486,6 +486,7 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 			if err := v.setSize(ctx, in, s.Size, s.Held); err != nil {
 				return err
 			}
+			room = v.writable // the rest belongs to it
 		}
 		if s.Valid&(SetMtime|SetMtimeNow) != 0 && in.closedAt() != 0 {
 			// After a crash the journal, which has the time of the write, would enter the content behind this op.
@@ -493,10 +494,10 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 				v.log.Warn("cannot seal a closed file yet; a crash could undo the time it is given", "inode", in.ino, "error", err)
 			}
 		}
-		if err := v.setAttr(in, s); err != nil {
+		if err := v.setAttr(in, s, room); err != nil {
 			return err
 		}
-		if err := v.announceContent(ctx, in); err != nil {
+		if err := v.announceContent(ctx, in); err != nil && s.Valid&SetSize == 0 { // else it is done all the same: see setSize
 			return err
 		}
 		a, err = v.stat(in)
@@ -505,7 +506,8 @@ func (v *Volume) Setattr(ctx context.Context, ino uint64, s SetAttr) (a Attr, er
 	return a, err
 }
 
-// setSize truncates a file. If held is set it was through an open file, whose close publishes that; else it is done with.
+// setSize truncates a file. If held is set it was through an open file, whose close publishes that; else it is done with. That it cannot be sealed
+// yet, nor journalled, is no error: the kernel, which takes that for the file being as it was, would go on with the old size.
 func (v *Volume) setSize(ctx context.Context, in *inode, size int64, held bool) error {
 	n, err := v.node(in)
 	switch {
@@ -519,14 +521,20 @@ func (v *Volume) setSize(ctx context.Context, in *inode, size int64, held bool) 
 	if err := v.truncate(ctx, in, size); err != nil {
 		return err
 	}
-	if held {
+	if held || v.flushClosed(ctx, in) == nil {
 		return nil
 	}
-	return v.flushClosed(ctx, in)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.changed {
+		in.closedGen = in.gen
+		v.setFailed(waiting{in: in})
+	}
+	return nil
 }
 
-// setAttr makes the op for everything but the size.
-func (v *Volume) setAttr(in *inode, s SetAttr) error {
+// setAttr makes the op for everything but the size, if there is room.
+func (v *Volume) setAttr(in *inode, s SetAttr, room func() error) error {
 	now := v.now()
 	var c namespace.AttrChange
 	if s.Valid&SetMode != 0 {
@@ -562,7 +570,7 @@ func (v *Volume) setAttr(in *inode, s SetAttr) error {
 			in.ready.mtime = c.Mtime
 		}
 	}
-	return v.mutateInPlace(func(t *namespace.Tree, now int64) error {
+	return v.mutateUnder(room, v.treeMu.LockInPlace, func(t *namespace.Tree, now int64) error {
 		_, err := t.SetAttr(now, in.id, c)
 		return err
 	})

@@ -676,6 +676,43 @@ func TestTruncatingOnAFullDisk(t *testing.T) {
 	}
 }
 
+// TestCutWhatCannotBeStored: truncate succeeds once the file is cut, also if that can be stored nowhere yet, and others are not shown the file as
+// it was.
+func TestCutWhatCannotBeStored(t *testing.T) {
+	for name, left := range map[string]uint64{"journalled": 1 << 39, "not journalled": 24 << 20} {
+		t.Run(name, func(t *testing.T) {
+			var free atomic.Uint64
+			free.Store(1 << 39)
+			r := newRig(t, 1, func(c *Config) {
+				smallBlocks(c)
+				c.DiskUsage = func() (uint64, uint64, error) { return 1 << 40, free.Load(), nil }
+			})
+			h := r.create("f")
+			text := strings.Repeat("x", 40_000)
+			r.write(h, text, 0)
+			r.sync()
+			h.Release()
+			r.chunks.fail(syscall.ENOSPC, nil)
+			free.Store(left)
+			r.looked.Store(nil) // what was seen a moment ago would count
+			a, err := r.Setattr(ctx, h.Ino(), SetAttr{Valid: SetSize | SetMtimeNow, Size: 25_000})
+			if err != nil || a.Size != 25_000 {
+				t.Fatalf("truncate to 25000: %d, %v", a.Size, err)
+			}
+			if _, _, err := r.Publish(ctx, false); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("published what is not in the tree: %v", err)
+			}
+			if name == "journalled" {
+				wantAfterCrash(r, "f", text[:25_000])
+			}
+			r.chunks.fail(nil, nil)
+			_, _, err = r.Publish(ctx, false)
+			must(t, err)
+			wantAfterCrash(r, "f", text[:25_000])
+		})
+	}
+}
+
 // TestReadAcrossTheEndOfACut: what a read gives does not depend on how it lies to the end of what is left of a file of one block.
 func TestReadAcrossTheEndOfACut(t *testing.T) {
 	r := newRig(t, 1, smallBlocks)
