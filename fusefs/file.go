@@ -153,7 +153,10 @@ func (c *call) write(r *fuse.WriteRequest) error {
 		return err
 	}
 	write := f.Write
-	if r.FileFlags&fuse.OpenAppend != 0 && r.Flags&fuse.WriteCache == 0 { // not from a mapping
+	switch {
+	case r.Flags&fuse.WriteCache != 0: // from a mapping
+		write = f.WriteBack
+	case r.FileFlags&fuse.OpenAppend != 0:
 		write = f.Append
 	}
 	n, err := write(c.ctx, r.Data, r.Offset)

@@ -55,6 +55,7 @@ var helpers = map[string]func(args []string) error{
 	"excl":    exclHelper,
 	"handler": handlerHelper,
 	"mmap2":   mmapTwoHelper,
+	"mapfull": mapFullHelper,
 }
 
 func helper(t testing.TB, job string, args ...string) *exec.Cmd {

@@ -230,6 +230,9 @@ func (in *inode) settled() bool {
 
 // makeCandidate is prepare for a file that may have no name.
 func (v *Volume) makeCandidate(ctx context.Context, in *inode) error {
+	if err := v.roomFor(in); err != nil {
+		return err
+	}
 	in.mu.Lock()
 	err := v.load(in)
 	settled, inline := in.settled(), in.size <= int64(v.cfg.InlineMax)

@@ -148,6 +148,21 @@ func (h *Handle) Append(ctx context.Context, p []byte, off int64) (int, error) {
 	return h.write(ctx, p, off, h.in.strayed.Load())
 }
 
+// WriteBack is Write of what the kernel has taken from a mapping: nobody hears of an error now, and the kernel would not try again. So it is
+// taken also while the disk has no room, as long as there is memory, and stays there, for Fsync and Flush to fail, until there is some.
+func (h *Handle) WriteBack(ctx context.Context, p []byte, off int64) (int, error) {
+	if !h.writes() {
+		return 0, ErrBadHandle
+	}
+	if err := h.v.writable(); err != nil {
+		return 0, err
+	}
+	if h.v.leftForUse(false) != nil {
+		h.in.roomless.Store(true)
+	}
+	return h.write(ctx, p, off, false)
+}
+
 func (h *Handle) write(ctx context.Context, p []byte, off int64, atEnd bool) (int, error) {
 	at, err := h.v.write(ctx, h.in, p, off, atEnd)
 	if err != nil {

@@ -30,7 +30,8 @@ type inode struct {
 	strayed  atomic.Bool
 	recorded atomic.Int64 // bytes of journal records since the last commit, or since records of the whole file replaced those before
 
-	aside atomic.Bool // it is being published aside
+	aside    atomic.Bool // it is being published aside
+	roomless atomic.Bool // something was written to it while the disk had no room: see roomFor
 
 	watch atomic.Pointer[watchList] // see watchOf
 	names lookAhead                 // of a directory

@@ -251,6 +251,9 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 	if n, err := v.node(in); err != nil || n.Nlink == 0 {
 		return false, err
 	}
+	if err := v.roomFor(in); err != nil {
+		return false, err
+	}
 	records, restore := v.journalRecords(in)
 	if records == nil {
 		return false, nil

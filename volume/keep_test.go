@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -132,6 +133,41 @@ func TestReaderClosesBesideAFullStore(t *testing.T) {
 	r.write(w, "y", 0)
 	if err := cut.Flush(ctx); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("close of one that has cut the file: %v, want ENOSPC", err)
+	}
+}
+
+// TestWrittenBackWithoutRoom: what comes from a mapping is taken on a full disk, but takes nothing of what is kept there: it is stored when there
+// is room.
+func TestWrittenBackWithoutRoom(t *testing.T) {
+	for _, size := range []int{100, 10_000, 40_000} { // kept in its op, journalled, sealed
+		var free atomic.Uint64
+		free.Store(1 << 39)
+		r := newRig(t, 1, func(c *Config) {
+			smallBlocks(c)
+			c.InlineMax = 256
+			c.DiskUsage = func() (uint64, uint64, error) { return 1 << 40, free.Load(), nil }
+		})
+		set := func(n uint64) { free.Store(n); r.looked.Store(nil) } // what was seen a moment ago would count
+		h := r.create("f")
+		old, text := strings.Repeat("x", size), strings.Repeat("y", size)
+		r.write(h, old, 0)
+		must(t, h.Fsync(ctx))
+		set(keepFree - 1)
+		if _, err := h.Write(ctx, []byte("z"), 0); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("write: %v, want ENOSPC", err)
+		}
+		if _, err := h.WriteBack(ctx, []byte(text), 0); err != nil {
+			t.Errorf("%d bytes from a mapping: %v", size, err)
+		}
+		for name, err := range map[string]error{"fsync": h.Fsync(ctx), "close": h.Flush(ctx), "publish": r.flush(ctx, h.in), "again": h.Fsync(ctx)} {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%s of %d bytes: %v, want ENOSPC", name, size, err)
+			}
+		}
+		wantAfterCrash(r, "f", old)
+		set(1 << 39)
+		must(t, h.Fsync(ctx))
+		wantAfterCrash(r, "f", text)
 	}
 }
 

@@ -42,6 +42,19 @@ func (v *Volume) leftForUse(removal bool) error {
 	return nil
 }
 
+// roomFor returns ENOSPC if something was written to a file while the disk had no room, and it still has none: it must not take what is kept for
+// what there was room for.
+func (v *Volume) roomFor(in *inode) error {
+	if !in.roomless.Load() {
+		return nil
+	}
+	if err := v.leftForUse(false); err != nil {
+		return err
+	}
+	in.roomless.Store(false)
+	return nil
+}
+
 // leftToJournal reports whether the disk has room for n bytes more in the journal: the state writes them twice.
 func (v *Volume) leftToJournal(n int64) bool {
 	l, ok := v.lookAtDisk()
