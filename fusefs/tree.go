@@ -374,7 +374,7 @@ func (c *call) statfs(r *fuse.StatfsRequest) error {
 	}
 	return c.ok(func() {
 		r.Respond(&fuse.StatfsResponse{
-			Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bfree, Files: st.Files, Ffree: st.Ffree,
+			Blocks: st.Blocks, Bfree: st.Bfree, Bavail: st.Bavail, Files: st.Files, Ffree: st.Ffree,
 			Bsize: st.BlockSize, Frsize: st.BlockSize, Namelen: st.NameLen,
 		})
 	})

@@ -54,11 +54,12 @@ type SetAttr struct {
 	Held bool
 }
 
-// Statfs is what df shows. Bavail equals Bfree.
+// Statfs is what df shows.
 type Statfs struct {
 	BlockSize uint32
 	Blocks    uint64 // of BlockSize
 	Bfree     uint64
+	Bavail    uint64 // for contents
 	Files     uint64
 	Ffree     uint64
 	NameLen   uint32

@@ -61,6 +61,9 @@ func (v *Volume) leftToJournal(n int64) bool {
 	return !ok || l.free >= l.keep+2*uint64(n)
 }
 
+// kept returns how much of a disk is kept.
+func kept(total uint64) uint64 { return min(keepFree, total/keepPart) }
+
 // lookAtDisk returns what the disk has, if that is known.
 func (v *Volume) lookAtDisk() (l *look, ok bool) {
 	if v.cfg.DiskUsage == nil {
@@ -73,7 +76,7 @@ func (v *Volume) lookAtDisk() (l *look, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	l = &look{time.Now(), free, min(keepFree, total/keepPart)}
+	l = &look{time.Now(), free, kept(total)}
 	v.looked.Store(l)
 	return l, true
 }

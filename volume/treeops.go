@@ -681,7 +681,8 @@ func (v *Volume) Statfs(context.Context) (Statfs, error) {
 		if err != nil {
 			return s, fmt.Errorf("ask for the disk's space: %w", err)
 		}
-		s.Blocks, s.Bfree = total/4096, free/4096
+		left := 2 * kept(total) // by chunks
+		s.Blocks, s.Bfree, s.Bavail = total/4096, free/4096, (free-min(free, left))/4096
 	}
 	files, dirs, _ := v.Count()
 	s.Ffree = 1 << 32

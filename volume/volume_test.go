@@ -676,6 +676,19 @@ func TestTruncatingOnAFullDisk(t *testing.T) {
 	}
 }
 
+// TestDfShowsWhatContentsMayTake: no space is shown as available where every content is ENOSPC.
+func TestDfShowsWhatContentsMayTake(t *testing.T) {
+	const mib = 1 << 20 / 4096
+	for _, c := range []struct{ total, free, left uint64 }{{1 << 40, 1 << 39, 64}, {260 << 20, 100 << 20, 13}, {260 << 20, 13 << 20, 13}, {260 << 20, 1 << 20, 1}} {
+		r := newRig(t, 1, func(cfg *Config) { cfg.DiskUsage = func() (uint64, uint64, error) { return c.total, c.free, nil } })
+		st, err := r.Statfs(ctx)
+		must(t, err)
+		if st.Bfree != c.free/4096 || st.Bavail != st.Bfree-c.left*mib {
+			t.Errorf("%d MiB free of %d: %d MiB are available, want %d less", c.free>>20, c.total>>20, st.Bavail/mib, c.left)
+		}
+	}
+}
+
 // TestCutWhatCannotBeStored: truncate succeeds once the file is cut, also if that can be stored nowhere yet, and others are not shown the file as
 // it was.
 func TestCutWhatCannotBeStored(t *testing.T) {
