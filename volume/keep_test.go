@@ -120,8 +120,8 @@ func TestFullStoreLosesNothing(t *testing.T) {
 func TestReaderClosesBesideAFullStore(t *testing.T) {
 	r := newRig(t, 1, smallBlocks)
 	w := r.create("f")
-	r.write(w, strings.Repeat("x", 1<<14), 0)
 	r.chunks.fail(syscall.ENOSPC, nil)
+	r.write(w, strings.Repeat("x", 1<<14), 0)
 	h := r.open("f", syscall.O_RDONLY)
 	if err := h.Flush(ctx); err != nil {
 		t.Errorf("close of a reader: %v", err)
