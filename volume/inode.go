@@ -33,8 +33,9 @@ type inode struct {
 	aside    atomic.Bool // it is being published aside
 	roomless atomic.Bool // something was written to it while the disk had no room: see roomFor
 
-	watch atomic.Pointer[watchList] // see watchOf
-	names lookAhead                 // of a directory
+	watch    atomic.Pointer[watchList] // see watchOf
+	watchAll atomic.Pointer[watchList] // see watchAllOf
+	names    lookAhead                 // of a directory
 
 	fold foldLock // serialises sealing, journalling and committing of this file
 

@@ -200,7 +200,27 @@ func (v *Volume) watchAllOf(in *inode) []namespace.Watched {
 	if w := v.watchListOf(in); w.all {
 		return w.dirs
 	}
-	return v.watch(0, in.id)
+	v.treeMu.RLock()
+	defer v.treeMu.RUnlock()
+	w := in.watchAll.Load()
+	if w == nil || w.gen != v.treeMu.gen {
+		w = &watchList{gen: v.treeMu.gen, all: true}
+		w.dirs, _ = v.watchLocked(in.id, 0)
+		in.watchAll.Store(w)
+	}
+	return w.dirs
+}
+
+// renamed keeps what all names of an inode depend on, if that was known until a change that gives it a name in a directory or takes
+// one: to look at each name again with each link would take a time that grows with the square of their number. It is
+// called within that change. That a directory stays in the list which the last name has left does no harm.
+func (v *Volume) renamed(in *inode, dir namespace.NodeID) {
+	w := in.watchAll.Load()
+	if w == nil || w.gen+1 != v.treeMu.gen {
+		return
+	}
+	more, _ := v.watchLocked(dir, 0)
+	in.watchAll.Store(&watchList{gen: v.treeMu.gen, dirs: joinWatched(w.dirs, more), all: true})
 }
 
 func (v *Volume) watchListOf(in *inode) *watchList {
@@ -236,17 +256,23 @@ func (v *Volume) watch(places int, ids ...namespace.NodeID) []namespace.Watched 
 	var out []namespace.Watched
 	for _, id := range ids {
 		dirs, _ := v.watchLocked(id, places)
-		if out == nil {
-			out = dirs
-			continue
-		}
-		for _, d := range dirs {
-			if !slices.Contains(out, d) {
-				out = append(out, d)
-			}
-		}
+		out = joinWatched(out, dirs)
 	}
 	return out
+}
+
+// joinWatched returns what is in one of two lists, neither of which it changes.
+func joinWatched(a, b []namespace.Watched) []namespace.Watched {
+	if len(a) == 0 {
+		return b
+	}
+	a = slices.Clip(a)
+	for _, d := range b {
+		if !slices.Contains(a, d) {
+			a = append(a, d)
+		}
+	}
+	return a
 }
 
 // Covered reports whether a kernel may keep what it is told of an inode now: of a
@@ -266,9 +292,19 @@ func (v *Volume) Covered(ino uint64) bool {
 // announce waits until the connected mounts that watch what a change of nodes is seen in
 // have applied it. The change is in the tree, and no lock is held.
 func (v *Volume) announce(ctx context.Context, ids ...namespace.NodeID) {
-	if !v.cfg.Peers.Alone() {
-		v.announceIn(ctx, v.watch(0, ids...))
+	if v.cfg.Peers.Alone() {
+		return
 	}
+	var dirs []namespace.Watched
+	for _, id := range ids {
+		if in := v.used(id); in != nil {
+			dirs = joinWatched(dirs, v.watchAllOf(in))
+			v.release(in)
+		} else {
+			dirs = joinWatched(dirs, v.watch(0, id))
+		}
+	}
+	v.announceIn(ctx, dirs)
 }
 
 // announceOf is announce for one inode.

@@ -2,14 +2,17 @@ package volume
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/namespace"
 )
 
@@ -425,4 +428,48 @@ func TestTruncateIsDoneWith(t *testing.T) {
 	if got := cut(50_000, true); got != 70_000 {
 		t.Errorf("cut through an open file, others see %d", got)
 	}
+}
+
+// countedState counts the keys that scans pass.
+type countedState struct {
+	*kv.Mem
+	scanned atomic.Int64
+}
+
+func (s *countedState) Scan(lo, hi []byte, fn func(key, value []byte) bool) error {
+	return s.Mem.Scan(lo, hi, func(k, v []byte) bool { s.scanned.Add(1); return fn(k, v) })
+}
+
+// TestManyLinksAreNotCountedAnew: to make or remove one of many links of a file takes no look at all others to tell who waits for it.
+func TestManyLinksAreNotCountedAnew(t *testing.T) {
+	p := &fakePeers{watched: []namespace.NodeID{namespace.Root}}
+	state := &countedState{Mem: kv.NewMem()}
+	r := startRig(t, 1, state, newMemChunks(), func(c *Config) { c.Peers = p })
+	ctx := context.Background()
+	h := r.create("f")
+	ids := []namespace.NodeID{namespace.Root}
+	var inos []uint64
+	for i := range 8 {
+		ino, id := r.mkdir(fmt.Sprint("d", i))
+		inos, ids = append(inos, ino), append(ids, id)
+	}
+	const n = 400
+	each := func(what string, do func(dir uint64, name string) error) {
+		t.Helper()
+		state.scanned.Store(0)
+		for i := range n {
+			must(t, do(inos[i%len(inos)], fmt.Sprint(i)))
+		}
+		if got := state.scanned.Load(); got > 20*n {
+			t.Errorf("to %s %d links passed %d keys", what, n, got)
+		}
+	}
+	each("make", func(dir uint64, name string) error { _, err := r.Link(ctx, h.Ino(), dir, name); return err })
+	got := dirIDs(r.watchAllOf(h.in))
+	for _, id := range ids {
+		if !slices.Contains(got, id) {
+			t.Errorf("%v is left out of what the file depends on", id)
+		}
+	}
+	each("remove", func(dir uint64, name string) error { return r.Unlink(ctx, dir, name) })
 }

@@ -329,6 +329,7 @@ func (v *Volume) Link(ctx context.Context, ino, parent uint64, name string) (a A
 				if err == nil {
 					in.nameless.Store(false)
 					in.unnamed.Store(false)
+					v.renamed(in, dir.id)
 				}
 				return err
 			})
@@ -350,7 +351,7 @@ func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 		err := v.mutateLess(func(t *namespace.Tree, now int64) error {
 			var err error
 			n, err = t.Unlink(now, dir.id, name)
-			v.tookName(n, err)
+			v.tookName(n, dir.id, err)
 			return err
 		})
 		if err == nil {
@@ -361,13 +362,16 @@ func (v *Volume) Unlink(ctx context.Context, parent uint64, name string) error {
 	})
 }
 
-// tookName notes, with treeMu held, that an operation here took a name of a node, unless that failed: maybe its last.
-func (v *Volume) tookName(n namespace.Node, err error) {
-	if err != nil || n.Nlink > 0 || n.Kind != namespace.KindFile {
+// tookName notes, with treeMu held, that an operation here took a name in a directory of a node, unless that failed: maybe its last.
+func (v *Volume) tookName(n namespace.Node, dir namespace.NodeID, err error) {
+	if err != nil || n.Kind != namespace.KindFile {
 		return
 	}
 	if in := v.used(n.ID); in != nil {
-		in.nameless.Store(true)
+		v.renamed(in, dir)
+		if n.Nlink == 0 {
+			in.nameless.Store(true)
+		}
 		v.release(in)
 	}
 }
@@ -431,7 +435,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
 				moved, replaced, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
 				if replaced != nil {
-					v.tookName(*replaced, err)
+					v.tookName(*replaced, to.id, err)
 				}
 				return err
 			})
