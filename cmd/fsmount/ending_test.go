@@ -279,6 +279,33 @@ func TestNodeForTheMomentIsShared(t *testing.T) {
 	}
 }
 
+// TestKilledDuringPut: of a file that is put nothing is seen before it is whole, and nothing left if the node is killed.
+func TestKilledDuringPut(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	for range 2 { // without a file of that name, and with one
+		m.serve("--lan=false")
+		before := m.must("ls")
+		_, in := m.beginPut("file")
+		for range 3 {
+			if names := m.must("ls"); names != before {
+				t.Errorf("during the put there is %q", names)
+			}
+			if _, err := in.Write(make([]byte, 8<<20)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.kill()
+		if names := m.must("ls"); names != before {
+			t.Errorf("after a node was killed there is %q", names)
+		}
+		m.putFile("file", "content", 0o600)
+		if got := m.must("cat", "file"); got != "content" || m.must("ls") != "file" {
+			t.Errorf("the file has %q", got)
+		}
+	}
+}
+
 // TestMountAwaitsNodeForTheMoment: a node that another command has started for the moment is waited for.
 func TestMountAwaitsNodeForTheMoment(t *testing.T) {
 	needMount(t)

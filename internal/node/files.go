@@ -190,8 +190,7 @@ func (r *fileReader) Close() error {
 	return nil
 }
 
-// Put implements control.Files: the content goes to a name of its own first and
-// then takes the place of the old.
+// Put implements control.Files: the content goes to a file without a name first, which then takes the place of the old.
 func (f files) Put(ctx context.Context, p string, opts control.PutOptions, r io.Reader) error {
 	w, name, err := walkParent(ctx, f.v, p)
 	if err != nil {
@@ -232,28 +231,50 @@ func (f files) replacing(ctx context.Context, dir uint64, name string, opts cont
 	return spec, nil
 }
 
-func (f files) putIn(ctx context.Context, dir uint64, name string, spec putSpec, r io.Reader) (err error) {
-	tmp := ".put-" + rand.Text()
+// putIn writes a file that has no name before all of it is durable: if it does not come to that, also because the node
+// is killed, nobody sees any of it.
+func (f files) putIn(ctx context.Context, dir uint64, name string, spec putSpec, r io.Reader) error {
 	caller := volume.Caller{UID: spec.uid, GID: spec.gid, PID: uint32(os.Getpid())}
-	a, h, err := f.v.Create(ctx, caller, dir, tmp, spec.mode, os.O_WRONLY|os.O_EXCL)
+	a, h, err := f.v.CreateUnnamed(ctx, caller, dir, spec.mode, os.O_WRONLY)
 	if err != nil {
 		return err
 	}
 	defer f.v.Forget(a.Ino, 1)
-	err = fill(ctx, h, r)
-	h.Release()
-	if err == nil {
-		if replaced, err := f.v.Ino(dir, name); err == nil {
-			defer f.changedNode(replaced)
-		}
-		err = f.v.Rename(ctx, dir, tmp, dir, name, 0)
+	defer h.Release()
+	if err := fill(ctx, h, r); err != nil {
+		return err
 	}
+	if replaced, err := f.v.Ino(dir, name); err == nil {
+		defer f.changedNode(replaced)
+	}
+	err = f.name(ctx, a.Ino, dir, name)
 	f.changed(dir, name)
+	return errors.Join(err, f.v.FsyncDir(ctx, dir))
+}
+
+// name gives a file without a name one, in the place of what has it.
+func (f files) name(ctx context.Context, ino, dir uint64, name string) error {
+	if err := f.link(ctx, ino, dir, name); !errors.Is(err, namespace.ErrExist) {
+		return err
+	}
+	tmp := ".put-" + rand.Text()
+	if err := f.link(ctx, ino, dir, tmp); err != nil {
+		return err
+	}
+	err := f.v.Rename(ctx, dir, tmp, dir, name, 0)
 	if err != nil {
 		// Also when the client is gone, the rest must not stay.
-		return errors.Join(err, f.v.Unlink(context.WithoutCancel(ctx), dir, tmp))
+		err = errors.Join(err, f.v.Unlink(context.WithoutCancel(ctx), dir, tmp))
 	}
-	return f.v.FsyncDir(ctx, dir)
+	return err
+}
+
+func (f files) link(ctx context.Context, ino, dir uint64, name string) error {
+	_, err := f.v.Link(ctx, ino, dir, name)
+	if err == nil {
+		f.v.Forget(ino, 1)
+	}
+	return err
 }
 
 // fill writes all of r and makes it durable.
