@@ -88,11 +88,13 @@ func parsePeer(value []byte) (*peer, error) {
 	}
 	p := &peer{
 		addrs:    rec.GetAddrs(),
-		lastSeen: time.UnixMilli(rec.GetLastSeen()),
 		acked:    acked,
 		received: rec.GetReceived(),
 		compared: time.UnixMilli(rec.GetCompared()),
 		lost:     map[AuthorID]bool{},
+	}
+	if ms := rec.GetLastSeen(); ms != 0 { // else never
+		p.lastSeen = time.UnixMilli(ms)
 	}
 	copy(p.pushed[:], rec.GetPushed())
 	return p, nil

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 )
 
 // However many addresses a device is merely seen at, a name that somebody chose for it is not forgotten; nor, beside
@@ -32,5 +35,18 @@ func TestNamesOutliveAddresses(t *testing.T) {
 	}
 	if now := learn("rumour.example:4747", false); !slices.Equal(now, got) {
 		t.Errorf("after what a third device says: %q", now)
+	}
+}
+
+// TestNeverSeen: a device that was never seen is not one that was seen in 1970.
+func TestNeverSeen(t *testing.T) {
+	for _, seen := range []time.Time{{}, time.UnixMilli(1_700_000_000_000)} {
+		value, err := proto.Marshal((&peer{lastSeen: seen}).record())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := parsePeer(value); err != nil || !p.lastSeen.Equal(seen) {
+			t.Errorf("seen %v, read back as %v, %v", seen, p, err)
+		}
 	}
 }
