@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/node"
@@ -43,6 +46,9 @@ func startDaemon(ctx context.Context, g *globals, dir string, opts *nodeOptions,
 		return errors.Join(err, pw.Close())
 	}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{pw}
+	// What this process was given besides (a lock of the script that runs it) is not for the daemon to keep open. A kernel
+	// before 5.11 cannot say that.
+	_ = unix.CloseRange(readyFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if err := errors.Join(cmd.Start(), pw.Close()); err != nil {
 		return fmt.Errorf("start the daemon: %w", err)
 	}
