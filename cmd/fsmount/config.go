@@ -23,6 +23,7 @@ func newConfigCmd(g *globals) *cobra.Command {
 		}).cobra(),
 	}
 	show.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	cmd.Flags().AddFlagSet(show.Flags())
 	set := &cobra.Command{
 		Use:     "set KEY VALUE",
 		Short:   "Change a setting on all devices",

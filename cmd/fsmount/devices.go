@@ -22,6 +22,7 @@ func newDevicesCmd(g *globals) *cobra.Command {
 		}).cobra(),
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print a JSON array")
+	cmd.Flags().AddFlagSet(list.Flags())
 	cmd.RunE = list.RunE
 	rename := &cobra.Command{
 		Use:   "rename NAME NEW",

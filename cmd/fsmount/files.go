@@ -125,11 +125,34 @@ func entryLine(e control.Entry, long bool) string {
 		name += " -> " + e.Target
 	}
 	letter := map[string]string{"directory": "d", "symlink": "l", "device": "b", "fifo": "p", "socket": "s"}[e.Kind]
-	if letter == "" {
+	switch {
+	case letter == "":
 		letter = "-"
+	case e.Char:
+		letter = "c"
 	}
-	mode := os.FileMode(e.Mode & 0o777).String()[1:]
-	return fmt.Sprintf("%s%s %12d %s %s", letter, mode, e.Size, e.Mtime.Local().Format(time.DateTime), name)
+	return fmt.Sprintf("%s%s %12d %s %s", letter, modeText(e.Mode), e.Size, e.Mtime.Local().Format(time.DateTime), name)
+}
+
+// modeText shows a mode as ls(1) does.
+func modeText(mode uint32) string {
+	text := []byte("rwxrwxrwx")
+	for i := range text {
+		if mode>>(8-i)&1 == 0 {
+			text[i] = '-'
+		}
+	}
+	for i, bit := range []byte("sst") { // instead of the x of user, group and others
+		at := 3*i + 2
+		switch {
+		case mode>>(11-i)&1 == 0:
+		case text[at] == 'x':
+			text[at] = bit
+		default:
+			text[at] = bit - 'a' + 'A'
+		}
+	}
+	return string(text)
 }
 
 func newRmCmd(g *globals) *cobra.Command {

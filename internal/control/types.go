@@ -214,6 +214,7 @@ type Entry struct {
 	Size   int64     `json:"size"`
 	Mtime  time.Time `json:"mtime"`
 	Target string    `json:"target,omitempty"`
+	Char   bool      `json:"char,omitempty"` // of devices: a character device, not a block device
 }
 
 // PutOptions says how a file is stored.

@@ -115,7 +115,7 @@ func (f files) one(ctx context.Context, dir uint64, name string, fn func(string,
 func entryOf(name string, a volume.Attr, target string) control.Entry {
 	return control.Entry{
 		Name: name, Kind: kindName(a.Kind), Mode: a.Mode, Size: a.Size,
-		Mtime: time.Unix(0, a.Mtime).UTC(), Target: target,
+		Mtime: time.Unix(0, a.Mtime).UTC(), Target: target, Char: a.Kind == namespace.KindChar,
 	}
 }
 
