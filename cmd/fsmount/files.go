@@ -64,10 +64,14 @@ func fileError(what string, err error, next string) error {
 	if err == nil {
 		return nil
 	}
+	kind := fail.Path
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		kind, next = fail.NoSpace, "free some space there and try again"
+	}
 	if errno := syscall.Errno(0); errors.As(err, &errno) {
 		err = errno
 	}
-	return &fail.Error{Kind: fail.Path, Op: what, Err: err, Next: next}
+	return &fail.Error{Kind: kind, Op: what, Err: err, Next: next}
 }
 
 func newCatCmd(g *globals) *cobra.Command {
@@ -83,8 +87,16 @@ func newCatCmd(g *globals) *cobra.Command {
 
 func runCat(ctx context.Context, g *globals, from string) error {
 	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
-		return c.Get(ctx, from, func(uint32) (io.Writer, error) { return g.out, nil })
+		return c.Get(ctx, from, func(uint32) (io.Writer, error) { return outWriter{g.out}, nil })
 	})
+}
+
+// outWriter says what cannot be written.
+type outWriter struct{ io.Writer }
+
+func (w outWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	return n, fileError("write to standard output", err, "")
 }
 
 func newLsCmd(g *globals) *cobra.Command {

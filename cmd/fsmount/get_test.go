@@ -2,10 +2,12 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -101,6 +103,15 @@ func TestGetInto(t *testing.T) {
 			t.Errorf("the file has another owner: %+v, %v", info.Sys(), err)
 		}
 	}
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	m.fails(13, "write /dev/full: no space left on device; free", "get", "x", "/dev/full")
+	p := m.begin(func(cmd *exec.Cmd) { cmd.Stdout = full }, "cat", "x")
+	checkFailure(t, result{code: p.ends(time.Minute), err: p.said.String()}, 13, "no space left", []string{"cat"})
 
 	m.fails(12, "is a directory", "get", "/")
 	m.fails(12, "is a directory", "get", "/", in("root"))
