@@ -327,6 +327,36 @@ func TestMountAwaitsNodeForTheMoment(t *testing.T) {
 	m.must("umount", m.mount)
 }
 
+// TestMountAmongCommands: a node starts also while commands start and end nodes for the moment, one after the other.
+func TestMountAmongCommands(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if r := m.run(nil, "ls"); r.code != 0 {
+					t.Errorf("ls: %+v", r)
+				}
+			}
+		})
+	}
+	for range 5 {
+		if r := m.run(nil, "serve", "--daemon", "--listen", "127.0.0.1:0", "--lan=false"); r.code != 0 {
+			t.Errorf("%+v", r)
+		}
+		m.end()
+	}
+	close(stop)
+	wg.Wait()
+}
+
 // TestDataDirByALink: a node that runs with its mount is seen to do so, whatever the path it was given.
 func TestDataDirByALink(t *testing.T) {
 	needMount(t)

@@ -132,7 +132,7 @@ func showPhrase(g *globals, phrase string) error {
 // ready is called once it is usable.
 func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready func() error) (err error) {
 	serveProfiles(cfg.Logger)
-	h, err := node.OpenHost(ctx, cfg)
+	h, err := openHost(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -154,6 +154,16 @@ func serveNode(ctx context.Context, cfg node.Config, mount *mountOptions, ready 
 		return nil
 	case err := <-h.Done():
 		return err
+	}
+}
+
+// openHost is node.OpenHost that waits for nodes which other commands start for the moment, as ownNode does.
+func openHost(ctx context.Context, cfg node.Config) (*node.Host, error) {
+	for deadline := time.Now().Add(otherPatience); ; {
+		h, err := node.OpenHost(ctx, cfg)
+		if fail.KindOf(err) != fail.InUse || time.Now().After(deadline) || !awaitEnding(ctx, cfg.Dir) {
+			return h, err
+		}
 	}
 }
 
