@@ -40,7 +40,7 @@ func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOpt
 	if err := checkBefore(ctx, dir, mount); err != nil {
 		return err
 	}
-	if err := prepare(ctx, g, opts.config(dir, log), opts.join); err != nil {
+	if err := prepare(ctx, g, opts.config(dir, log), opts.join, mount.point != ""); err != nil {
 		return err
 	}
 	if opts.daemon {
@@ -94,8 +94,8 @@ func ending(ctx context.Context, dir string) bool {
 }
 
 // prepare makes the data directory hold a volume: it creates one, or joins that
-// of an invite, unless there is one already.
-func prepare(ctx context.Context, g *globals, cfg node.Config, invite string) error {
+// of an invite, unless there is one already. Nothing is created, nor an invite used up, for a node that could not run then.
+func prepare(ctx context.Context, g *globals, cfg node.Config, invite string, mounts bool) error {
 	ready, err := node.Initialised(cfg.Dir)
 	switch {
 	case err != nil:
@@ -104,7 +104,11 @@ func prepare(ctx context.Context, g *globals, cfg node.Config, invite string) er
 		return node.CheckJoined(cfg.Dir, invite)
 	case ready:
 		return nil
-	case invite != "":
+	}
+	if err := node.CheckFirst(cfg, invite, mounts); err != nil {
+		return err
+	}
+	if invite != "" {
 		return node.Join(ctx, cfg, invite)
 	}
 	return createVolume(ctx, g, cfg)

@@ -135,6 +135,11 @@ func TestWrongMountPoints(t *testing.T) {
 func TestWrongListenAddress(t *testing.T) {
 	taken := listen(t, func(c net.Conn) { c.Close() })
 	m := newMachine(t)
+	m.fails(17, "--listen", "serve", "--listen", taken)
+	m.fails(17, "--listen", "serve", "--daemon", "--listen", "nonsense")
+	if _, err := os.Stat(m.data); !os.IsNotExist(err) {
+		t.Errorf("a volume was created for a node that cannot listen: %v", err)
+	}
 	m.must("init")
 	m.fails(17, "--listen", "serve", "--listen", taken)
 	m.fails(17, "--listen", "serve", "--daemon", "--listen", taken)
@@ -172,6 +177,11 @@ func TestWrongInvites(t *testing.T) {
 	named, err := cipher.ParseInvite(a.must("invite", "--addr", "example.org:7"))
 	if err != nil || len(named.Addrs) != 1 || named.Addrs[0] != "example.org:7" {
 		t.Errorf("invite --addr: %v, %v", named.Addrs, err)
+	}
+	if _, err := os.Stat("/dev/fuse"); err == nil && os.Getuid() == 0 {
+		replica := a.must("invite", "--replica")
+		b.fails(19, "nothing to mount", "--listen", "127.0.0.1:0", "--join", replica, b.mount)
+		newMachine(t).must("join", replica) // nobody has used it
 	}
 	short := a.must("invite", "--expires", "1s")
 	time.Sleep(1200 * time.Millisecond)

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"net"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -134,6 +135,29 @@ func joinError(inv cipher.Invite, err error) error {
 	}
 	return &fail.Error{Kind: fail.Peer, Op: "join: no device of the volume answers at " + at, Err: dialCause(err),
 		Next: "see that its node runs and that this machine can reach it"}
+}
+
+// CheckFirst refuses a first start that would fail after a volume was created or joined: one that cannot listen, or that shall
+// mount with an invite for a keyless replica.
+func CheckFirst(cfg Config, invite string, mounts bool) error {
+	if invite != "" {
+		inv, err := parseInvite(invite)
+		if err != nil {
+			return err
+		}
+		if mounts && inv.Role.String() == RoleReplica {
+			return &fail.Error{Kind: fail.Keyless, Op: "the invite lets in a keyless replica, which has nothing to mount",
+				Next: "use it with fsmount serve --join INVITE, or ask for another: fsmount invite"}
+		}
+	}
+	if cfg.Listen == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return listenError(cfg.Listen, err)
+	}
+	return l.Close()
 }
 
 // CheckJoined accepts an invite to the volume that dir already belongs to, and
