@@ -418,12 +418,19 @@ func TestUmountSomewhereElse(t *testing.T) {
 	}
 	m.must("status")
 
-	other := exec.Command("sleep", "60")
+	other := exec.Command("sh", "-c", leaveMounts(m.mount)+`echo ready; exec sleep 60`)
 	other.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	ready, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := other.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Process.Kill(); _ = other.Wait() }()
+	if _, err := ready.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	m.must("umount", m.mount)
 	if took := time.Since(began); took > 20*time.Second || m.running() {

@@ -169,6 +169,12 @@ func (m *machine) running() bool {
 	return node.Running(m.data)
 }
 
+// leaveMounts returns a line of shell that has a new mount namespace keep no copies of mounts, but that of one: other tests wait for
+// theirs to go.
+func leaveMounts(but string) string {
+	return fmt.Sprintf("findmnt -rno TARGET -t fuse.forever | while read -r at; do at=$(printf %%b \"$at\"); test \"$at\" = %q || umount -l \"$at\"; done\n", but)
+}
+
 // needMount skips tests that mount where that cannot be.
 func needMount(t testing.TB) {
 	t.Helper()

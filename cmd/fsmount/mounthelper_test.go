@@ -185,7 +185,7 @@ func TestMountCommand(t *testing.T) {
 			m.must("init")
 			t.Cleanup(m.end)
 			// In a mount namespace of its own, in which /sbin has these helpers only.
-			script := fmt.Sprintf(`set -e
+			script := leaveMounts("") + fmt.Sprintf(`set -e
 				mnt=%q data=%q opts=listen=127.0.0.1:0,lan=false,noatime
 				mount --bind %q %q
 				export PATH=/bin:/usr/bin:%[4]s

@@ -16,7 +16,7 @@ func TestMountOfAUser(t *testing.T) {
 		}
 	}
 	// fusermount3 serves only who has a name. In a mount namespace of its own, in which everybody may mount, and the program is where he can get at it.
-	script := fmt.Sprintf(`set -e
+	script := leaveMounts("") + fmt.Sprintf(`set -e
 		mount -t tmpfs -o mode=1777 none /mnt
 		cp %q /mnt/fsmount
 		mknod -m 666 /mnt/fuse c 10 229
