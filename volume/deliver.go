@@ -47,6 +47,7 @@ func (v *Volume) follow(changes namespace.Changes) {
 			continue
 		}
 		in.strayed.Store(true)
+		in.xattrRoom.Store(0)
 		content := v.reload(in)
 		switch {
 		case v.notifier == nil:

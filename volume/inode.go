@@ -27,8 +27,10 @@ type inode struct {
 	// names come back. It is set and cleared with treeMu held, at least for reading.
 	nameless atomic.Bool
 	// strayed is set once the file was changed by other ways than the kernel's: that may take it to be longer or shorter than it is.
-	strayed  atomic.Bool
-	recorded atomic.Int64 // bytes of journal records since the last commit, or since records of the whole file replaced those before
+	strayed atomic.Bool
+	// xattrRoom is how much the names of extended attributes may grow for all that is known, in bytes.
+	xattrRoom atomic.Int64
+	recorded  atomic.Int64 // bytes of journal records since the last commit, or since records of the whole file replaced those before
 
 	aside    atomic.Bool // it is being published aside
 	roomless atomic.Bool // something was written to it while the disk had no room: see roomFor

@@ -2,8 +2,8 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 
 	"github.com/foreverfs/forever/namespace"
@@ -623,7 +623,7 @@ func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []by
 					return err
 				}
 			}
-			if err := roomInList(t, in.id, name); err != nil {
+			if err := roomInList(t, in, name); err != nil {
 				return err
 			}
 			return t.SetXattr(now, in.id, name, val)
@@ -638,17 +638,26 @@ func (v *Volume) Setxattr(ctx context.Context, ino uint64, name string, val []by
 // maxXattrList is what listxattr(2) can return, in bytes.
 const maxXattrList = 64 << 10
 
-// roomInList returns ENOSPC if the list of a node's extended attributes has no room for another name.
-func roomInList(t *namespace.Tree, id namespace.NodeID, name string) error {
-	names, err := t.Xattrs(id)
-	if err != nil || slices.Contains(names, name) {
+// roomInList returns ENOSPC if the list of a node's extended attributes has no room for another name. To count takes as long as
+// there are names, so the room is remembered until it is used up or another mount changes the node.
+func roomInList(t *namespace.Tree, in *inode, name string) error {
+	if _, err := t.Xattr(in.id, name); !errors.Is(err, namespace.ErrNoXattr) {
+		return err // nil: it is in the list
+	}
+	size := int64(len(name) + 1)
+	if in.xattrRoom.Add(-size) >= 0 {
+		return nil
+	}
+	names, err := t.Xattrs(in.id)
+	if err != nil {
 		return err
 	}
-	n := len(name) + 1
+	room := maxXattrList - size
 	for _, other := range names {
-		n += len(other) + 1
+		room -= int64(len(other) + 1)
 	}
-	if n > maxXattrList {
+	in.xattrRoom.Store(max(room, 0))
+	if room < 0 {
 		return syscall.ENOSPC
 	}
 	return nil
