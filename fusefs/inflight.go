@@ -21,7 +21,8 @@ const (
 
 // inFlight knows which attributes may be on their way to the kernel.
 type inFlight struct {
-	start   time.Time
+	lasts   time.Duration // inFlightFor; tests wait longer
+	start   time.Time     // nothing was sent before, nor within lasts after
 	changes atomic.Uint64 // of inodes, so far
 	slots   [inFlightSlots]inFlightSlot
 }
@@ -34,6 +35,8 @@ type inFlightSlot struct {
 	sent    time.Duration // when that was
 	others  time.Duration // when any other thread was sent some
 }
+
+func (f *inFlight) begin(lasts time.Duration) { f.lasts, f.start = lasts, time.Now().Add(-lasts) }
 
 func (f *inFlight) slot(ino uint64) *inFlightSlot { return &f.slots[ino%inFlightSlots] }
 
@@ -57,7 +60,7 @@ func (f *inFlight) sending(ino, changes uint64, thread uint32) bool {
 // change notes that a thread has changed an inode, and reports whether attributes from before may be on their way. What the thread
 // itself was sent has arrived. Thread 0 is any that is not known here.
 func (f *inFlight) change(ino uint64, thread uint32) bool {
-	since := time.Since(f.start) - inFlightFor
+	since := time.Since(f.start) - f.lasts
 	s := f.slot(ino)
 	s.mu.Lock()
 	defer s.mu.Unlock()

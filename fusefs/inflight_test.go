@@ -45,7 +45,7 @@ func (h *heldAnswer) hold(s *Server) {
 // TestLateAnswers: what the kernel learns of an inode from an answer that a change has overtaken does not stay.
 func TestLateAnswers(t *testing.T) {
 	h := &heldAnswer{}
-	r := mount(t, nil, h.hold)
+	r := mount(t, nil, h.hold, func(s *Server) { s.notes.inFlight.begin(time.Hour) })
 	r.write("f", "x")
 	must(t, os.Mkdir(r.path("d"), 0o755))
 	must(t, os.Mkdir(r.path("e"), 0o755))
@@ -116,6 +116,7 @@ func TestInFlight(t *testing.T) {
 	const ino, other = 7, 8
 	n := newNotes()
 	f := &n.inFlight
+	f.begin(time.Hour)
 	if f.change(ino, 1) {
 		t.Error("nothing was sent")
 	}
@@ -139,7 +140,7 @@ func TestInFlight(t *testing.T) {
 	if !f.change(ino, 1) {
 		t.Error("of two threads' answers one is forgotten")
 	}
-	f.start = f.start.Add(-2 * inFlightFor) // as if that much later
+	f.start = f.start.Add(-2 * time.Hour) // as if that much later
 	if f.change(ino, 1) || f.change(other, 1) {
 		t.Error("what was sent long ago counts")
 	}

@@ -102,7 +102,7 @@ func (p *pending) addInode(ino uint64) {
 
 func newNotes() *notes {
 	n := &notes{pages: newPages(), listings: map[fuse.HandleID]time.Time{}, wake: make(chan struct{}, 1), wakeFar: make(chan struct{}, 1)}
-	n.inFlight.start = time.Now().Add(-inFlightFor) // nothing was sent then
+	n.inFlight.begin(inFlightFor)
 	return n
 }
 
