@@ -68,6 +68,46 @@ func TestWrongDataDirectories(t *testing.T) {
 	m.must("ls")
 }
 
+// TestDamagedDataDirectories: what the disk has damaged is said to be, with what to do.
+func TestDamagedDataDirectories(t *testing.T) {
+	whole := newMachine(t)
+	whole.must("init")
+	for _, name := range []string{"a", "b", "c"} {
+		whole.putFile(name, "content", 0o600)
+	}
+	damaged := func(damage func(dir string) error) *machine {
+		t.Helper()
+		m := newMachine(t)
+		if err := errors.Join(os.CopyFS(m.data, os.DirFS(whole.data)), damage(m.data)); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := damaged(func(dir string) error { return os.RemoveAll(filepath.Join(dir, "chunks")) })
+	for range 2 {
+		m.fails(21, "restore the data directory", "ls")
+	}
+	m = damaged(func(dir string) error {
+		tables, err := filepath.Glob(filepath.Join(dir, "state", "*.sst"))
+		if err != nil || len(tables) == 0 {
+			return errors.Join(err, errors.New("no tables"))
+		}
+		for _, name := range tables {
+			f, err := os.OpenFile(name, os.O_WRONLY, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte("XXXX"), 600)
+			if err := errors.Join(err, f.Close()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	m.fails(21, "restore the data directory", "ls")
+	m.fails(21, "restore the data directory", "serve", "--daemon", "--listen", "127.0.0.1:0")
+}
+
 func TestForeignDataDirectory(t *testing.T) {
 	m := newMachine(t)
 	if err := os.MkdirAll(m.data, 0o755); err != nil {

@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"github.com/foreverfs/forever/internal/fail"
 )
 
@@ -12,6 +14,9 @@ import (
 func classify(err error) fail.Kind {
 	if k := fail.KindOf(err); k != fail.Internal {
 		return k
+	}
+	if pebble.IsCorruptionError(err) { // which it marks in a way that errors.Is does not know
+		return fail.Damaged
 	}
 	for _, c := range classes {
 		if errors.Is(err, c.is) {

@@ -26,6 +26,8 @@ func explain(cfg Config, err error) error {
 		return &fail.Error{Kind: fail.Format, Op: in, Err: words(err), Next: "update fsmount; nothing was changed"}
 	case errors.Is(err, replica.ErrNoVolume):
 		return &fail.Error{Kind: fail.Format, Op: in + " has lost its control log", Err: words(err), Next: "restore it from a copy, or join anew with another --data"}
+	case kind == fail.Damaged:
+		return &fail.Error{Kind: kind, Op: "the state in " + in + " is damaged on the disk", Err: words(err), Next: restoreOrJoin}
 	case errors.Is(err, os.ErrPermission):
 		return notOurs(cfg.Dir, err)
 	}

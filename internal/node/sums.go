@@ -250,11 +250,20 @@ func replaceable(name string) bool {
 
 func damagedFile(d *dataDir, name string) error {
 	return &fail.Error{Kind: fail.Damaged, Op: "file " + d.join(name) + " is not as this node left it: the disk has damaged it, or something has changed it",
-		Next: "restore the data directory from a copy, or let this device join anew with another --data"}
+		Next: restoreOrJoin}
 }
 
+// restoreOrJoin is what is left to do when a data directory is damaged beyond mending.
+const restoreOrJoin = "restore the data directory from a copy, or let this device join anew with another --data"
+
 // rebuildIndex has the next start make the index of the chunks anew.
-func (d *dataDir) rebuildIndex() error { return writeFile(d.join(chunksName), "rebuild", nil) }
+func (d *dataDir) rebuildIndex() error {
+	err := writeFile(d.join(chunksName), "rebuild", nil)
+	if errors.Is(err, os.ErrNotExist) { // which the next start must not take for a store that is to be made
+		return &fail.Error{Kind: fail.Damaged, Op: "directory " + d.join(chunksName) + " is missing", Next: restoreOrJoin}
+	}
+	return err
+}
 
 // damagedTables returns the tables that are not as they were written.
 func (d *dataDir) damagedTables(ctx context.Context, known sums) (damaged []string, checked int, err error) {

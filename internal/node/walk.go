@@ -128,6 +128,8 @@ func pathError(p string, err error) error {
 			Next: "start it without --read-only, or change it on another device"}
 	case kind == fail.NoSpace:
 		return &fail.Error{Kind: kind, Op: "cannot store " + p + ": the disk of this node's data directory is full", Next: "free some space and try again"}
+	case kind == fail.Damaged:
+		return &fail.Error{Kind: kind, Op: "look up " + p + ": the state of this node is damaged on the disk", Err: words(err), Next: restoreOrJoin}
 	case kind == fail.Unavailable:
 		return &fail.Error{Kind: kind, Op: "read " + p, Err: words(err), Next: "connect to a device that holds it (fsmount status)"}
 	}
