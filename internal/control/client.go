@@ -56,6 +56,7 @@ func (c *Client) Alive(ctx context.Context) bool {
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var st Status
 	err := c.call(ctx, http.MethodGet, "/v1/status", nil, &st)
+	unraw(&st.DataDir, st.RawDataDir)
 	return st, err
 }
 
@@ -114,12 +115,16 @@ func (c *Client) Remove(ctx context.Context, path string, recursive bool) error 
 // History asks what a path had.
 func (c *Client) History(ctx context.Context, path string) (h History, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/history?"+url.Values{"path": {path}}.Encode(), nil, &h)
+	for i := range h.Entries {
+		unraw(&h.Entries[i].Name, h.Entries[i].Raw)
+	}
 	return h, err
 }
 
 // Restore brings back what a path was.
 func (c *Client) Restore(ctx context.Context, req RestoreRequest) (done Restored, err error) {
-	err = c.call(ctx, http.MethodPost, "/v1/restore", req, &done)
+	q := url.Values{"path": {req.Path}, "to": {req.To}} // JSON would not keep what is not UTF-8
+	err = c.call(ctx, http.MethodPost, "/v1/restore?"+q.Encode(), req, &done)
 	return done, err
 }
 
@@ -184,6 +189,8 @@ func (c *Client) List(ctx context.Context, path string, fn func(Entry) error) er
 		if e.Entry == nil {
 			return nil
 		}
+		unraw(&e.Entry.Name, e.Entry.Raw)
+		unraw(&e.Entry.Target, e.Entry.RawTarget)
 		return fn(*e.Entry)
 	})
 }

@@ -95,6 +95,7 @@ func (s *server) status(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	st.RawDataDir = rawName(st.DataDir)
 	writeJSON(w, http.StatusOK, st)
 }
 
@@ -192,6 +193,7 @@ func (s *server) scrub(w http.ResponseWriter, r *http.Request) {
 func (s *server) list(w http.ResponseWriter, r *http.Request) {
 	out := newEvents(w)
 	out.end(s.files.List(r.Context(), r.URL.Query().Get("path"), func(e Entry) error {
+		e.Raw, e.RawTarget = rawName(e.Name), rawName(e.Target)
 		return out.sendLazily(event{Entry: &e})
 	}))
 }
@@ -271,6 +273,9 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	for i := range h.Entries {
+		h.Entries[i].Raw = rawName(h.Entries[i].Name)
+	}
 	writeJSON(w, http.StatusOK, h)
 }
 
@@ -278,6 +283,9 @@ func (s *server) restore(w http.ResponseWriter, r *http.Request) {
 	var req RestoreRequest
 	if !readRequest(w, r, &req) {
 		return
+	}
+	if q := r.URL.Query(); q.Has("path") {
+		req.Path, req.To = q.Get("path"), q.Get("to")
 	}
 	done, err := s.files.Restore(r.Context(), req)
 	if err != nil {

@@ -1,6 +1,25 @@
 package control
 
-import "time"
+import (
+	"time"
+	"unicode/utf8"
+)
+
+// rawName returns a name that is not UTF-8, which JSON cannot hold: such a name goes in a field of bytes beside the one that shows
+// it with U+FFFD for what cannot be shown. It is nil for others.
+func rawName(name string) []byte {
+	if utf8.ValidString(name) {
+		return nil
+	}
+	return []byte(name)
+}
+
+// unraw puts a name back that is not UTF-8.
+func unraw(name *string, raw []byte) {
+	if raw != nil {
+		*name = string(raw)
+	}
+}
 
 // Status is what a node says of itself. Its JSON form is stable: fields are
 // added, never renamed or removed. Sizes are in bytes.
@@ -9,6 +28,7 @@ type Status struct {
 	PID        int       `json:"pid"`
 	Started    time.Time `json:"started"`
 	DataDir    string    `json:"data_dir"`
+	RawDataDir []byte    `json:"data_dir_raw,omitempty"` // see rawName
 	Volume     string    `json:"volume"`
 	Role       string    `json:"role"`
 	Mountpoint string    `json:"mountpoint,omitempty"`
@@ -70,6 +90,7 @@ type PastContent struct {
 // PastEntry is a name that a directory has or had.
 type PastEntry struct {
 	Name    string    `json:"name"`
+	Raw     []byte    `json:"raw,omitempty"` // see rawName
 	Kind    string    `json:"kind"`
 	Created time.Time `json:"created"`
 	Removed time.Time `json:"removed,omitzero"`
@@ -208,13 +229,15 @@ type Setting struct {
 
 // Entry is one file or directory of the tree.
 type Entry struct {
-	Name   string    `json:"name"`
-	Kind   string    `json:"kind"` // file, directory, symlink, device, fifo or socket
-	Mode   uint32    `json:"mode"` // 07777
-	Size   int64     `json:"size"`
-	Mtime  time.Time `json:"mtime"`
-	Target string    `json:"target,omitempty"`
-	Char   bool      `json:"char,omitempty"` // of devices: a character device, not a block device
+	Name      string    `json:"name"`
+	Kind      string    `json:"kind"` // file, directory, symlink, device, fifo or socket
+	Mode      uint32    `json:"mode"` // 07777
+	Size      int64     `json:"size"`
+	Mtime     time.Time `json:"mtime"`
+	Target    string    `json:"target,omitempty"`
+	Raw       []byte    `json:"raw,omitempty"` // see rawName
+	RawTarget []byte    `json:"raw_target,omitempty"`
+	Char      bool      `json:"char,omitempty"` // of devices: a character device, not a block device
 }
 
 // PutOptions says how a file is stored.
