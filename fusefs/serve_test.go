@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -405,7 +404,6 @@ func TestUnmountByOthers(t *testing.T) {
 
 // TestUnmountLeavesOthersAlone: neither what was mounted where this mount was, nor what lies on top of it, goes with it.
 func TestUnmountLeavesOthersAlone(t *testing.T) {
-	mountControl(t)
 	for _, covered := range []bool{false, true} {
 		t.Run(fmt.Sprintf("covered=%v", covered), func(t *testing.T) {
 			r := mount(t, nil)
@@ -431,16 +429,6 @@ func TestUnmountLeavesOthersAlone(t *testing.T) {
 			}
 		})
 	}
-}
-
-// mountControl has the kernel show its connections, by which one can be broken off whose mount is out of reach. Small machines do not.
-func mountControl(t *testing.T) {
-	const dir = "/sys/fs/fuse/connections"
-	if table := mountTable(); slices.ContainsFunc(table, func(m mounted) bool { return m.path == dir }) {
-		return
-	}
-	must(t, unix.Mount("fusectl", dir, "fusectl", 0, ""))
-	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 }
 
 func TestPlaceOf(t *testing.T) {
