@@ -41,7 +41,7 @@ func (v *Volume) Open(ctx context.Context, ino uint64, flags int) (*Handle, erro
 
 // openInode makes a handle that takes over the caller's pin.
 func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, error) {
-	if flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0 {
+	if changing(flags) {
 		if err := v.writable(); err != nil {
 			return nil, err
 		}
@@ -57,7 +57,7 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 	default:
 		return nil, ErrBadHandle
 	}
-	if flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY && in.closedAt() != 0 {
+	if changing(flags) && in.closedAt() != 0 {
 		// What was closed is a version of its own, unless it cannot be stored: then it is still in the journal.
 		if err := v.settleHere(ctx, in); err != nil {
 			v.log.Warn("cannot seal what was closed before somebody writes to it again", "inode", in.ino, "error", err)
@@ -87,10 +87,8 @@ func (v *Volume) openInode(ctx context.Context, in *inode, flags int) (*Handle, 
 // writes reports whether a handle is one for writing.
 func (h *Handle) writes() bool { return h.flags&syscall.O_ACCMODE != syscall.O_RDONLY }
 
-// changes reports whether a handle is one for writing, or was opened by cutting the file.
-func (h *Handle) changes() bool {
-	return h.flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY
-}
+// changing reports whether flags of open(2) are for writing, or cut the file.
+func changing(flags int) bool { return flags&(syscall.O_ACCMODE|syscall.O_TRUNC) != syscall.O_RDONLY }
 
 // OpenForWriting reports whether somebody has a file open for writing.
 func (v *Volume) OpenForWriting(ino uint64) bool {
@@ -189,7 +187,7 @@ func (h *Handle) Flush(ctx context.Context) error {
 	if h.locked.Load() {
 		h.v.leaving.closed(h)
 	}
-	if !h.changes() {
+	if !changing(h.flags) {
 		return nil
 	}
 	err := h.v.flushClosed(ctx, h.in)

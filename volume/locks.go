@@ -168,17 +168,7 @@ func (v *Volume) publishInode(ctx context.Context, in *inode) (uint64, error) {
 
 // enterNow brings what was written into a file into the tree.
 func (v *Volume) enterNow(ctx context.Context, in *inode) error {
-	if err := v.sealAway(ctx, in); err != nil {
-		return err
-	}
-	if err := in.fold.LockFor(ctx); err != nil {
-		return err
-	}
-	defer in.fold.Unlock()
-	if err := v.prepare(ctx, in); err != nil {
-		return err
-	}
-	return v.commitReady(in)
+	return v.sealThen(ctx, in, v.commitReady)
 }
 
 // PublishFile puts what was written into a file so far into the log, and returns how

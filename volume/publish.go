@@ -97,17 +97,28 @@ func (v *Volume) seal(ctx context.Context, in *inode) error {
 	if !v.changedHere(in) {
 		return nil
 	}
-	if err := v.sealAway(ctx, in); err != nil {
-		return err
-	}
-	if err := in.fold.LockFor(ctx); err != nil {
+	return v.sealThen(ctx, in, v.enqueue)
+}
+
+// sealThen makes a candidate of the file's content, and does something with it while in.fold is held.
+func (v *Volume) sealThen(ctx context.Context, in *inode, fn func(*inode) error) error {
+	if err := v.lockToSeal(ctx, in); err != nil {
 		return err
 	}
 	defer in.fold.Unlock()
 	if err := v.prepare(ctx, in); err != nil {
 		return err
 	}
-	return v.enqueue(in)
+	return fn(in)
+}
+
+// lockToSeal locks in.fold when what sealing the file takes is here: who holds it waits for the network no more, but for what is
+// written or evicted meanwhile.
+func (v *Volume) lockToSeal(ctx context.Context, in *inode) error {
+	if err := v.sealAway(ctx, in); err != nil {
+		return err
+	}
+	return in.fold.LockFor(ctx)
 }
 
 // sealAway seals a file's dirty blocks, and fetches the nodes that its block tree is made from, if what that takes is not all here. That may
@@ -566,19 +577,21 @@ func (v *Volume) flushAll(ctx, far context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(maxAside)
 	for i, in := range list {
-		seal := func() error {
+		seal := func(within context.Context) {
 			defer v.release(in)
-			if err := v.seal(v.ifFar(in, ctx, far), in); err != nil {
+			if err := v.seal(within, in); err != nil {
 				_ = v.keepUnsealed(ctx, in, err)
 				errs[i] = fmt.Errorf("inode %d: %w", in.ino, err)
 			}
-			return nil
 		}
 		if v.belowLocal(in) {
-			_ = seal()
-		} else { // many wait together
-			g.Go(seal)
+			seal(ctx)
+			continue
 		}
+		g.Go(func() error { // many wait together
+			seal(v.ifFar(in, ctx, far))
+			return nil
+		})
 	}
 	_ = g.Wait()
 	return errors.Join(errs...)

@@ -24,10 +24,7 @@ const rebuildTries = 3
 //
 // The result is not journalled: its new nodes are only stored. The next fsync enters it into the tree.
 func (v *Volume) rebuild(ctx context.Context, in *inode, fn func(old chunk.Version) (chunk.Version, error), lay func()) error {
-	if err := v.sealAway(ctx, in); err != nil {
-		return err
-	}
-	if err := in.fold.LockFor(ctx); err != nil {
+	if err := v.lockToSeal(ctx, in); err != nil {
 		return err
 	}
 	defer in.fold.Unlock()
@@ -128,10 +125,7 @@ func (v *Volume) isStored(in *inode) bool {
 
 // storedNow is stored for somebody who only reads.
 func (v *Volume) storedNow(ctx context.Context, in *inode) (chunk.Version, error) {
-	if err := v.sealAway(ctx, in); err != nil {
-		return chunk.Version{}, err
-	}
-	if err := in.fold.LockFor(ctx); err != nil {
+	if err := v.lockToSeal(ctx, in); err != nil {
 		return chunk.Version{}, err
 	}
 	defer in.fold.Unlock()
