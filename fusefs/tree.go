@@ -336,22 +336,15 @@ func (c *call) rename(r *fuse.RenameRequest) error {
 
 // moveName renames. What was replaced the kernel looks after itself.
 func (c *call) moveName(from fuse.NodeID, oldName string, to fuse.NodeID, newName string, flags uint32) error {
-	if err := c.s.vol.Rename(c.ctx, uint64(from), oldName, uint64(to), newName, flags); err != nil {
+	moved, other, err := c.s.vol.Rename(c.ctx, uint64(from), oldName, uint64(to), newName, flags)
+	if err != nil {
 		return err
 	}
-	c.changed(from, to)
-	c.changedNamed(to, newName)
-	if flags&volume.RenameExchange != 0 {
-		c.changedNamed(from, oldName)
+	c.changed(from, to, fuse.NodeID(moved))
+	if flags&volume.RenameExchange != 0 && other != 0 {
+		c.changed(fuse.NodeID(other))
 	}
 	return nil
-}
-
-// changedNamed is changed for what has a name now.
-func (c *call) changedNamed(dir fuse.NodeID, name string) {
-	if ino, err := c.s.vol.Ino(uint64(dir), name); err == nil { // else another request has moved it on, and says so of it
-		c.changed(fuse.NodeID(ino))
-	}
 }
 
 // rename2 is rename with the flags of renameat2(2). Its body is struct

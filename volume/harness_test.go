@@ -172,6 +172,12 @@ type rig struct {
 	got    map[*memLog]int // batches delivered so far
 }
 
+// Rename is Volume.Rename for who does not ask what it moved.
+func (r *rig) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) error {
+	_, _, err := r.Volume.Rename(ctx, oldParent, oldName, newParent, newName, flags)
+	return err
+}
+
 var testKey = cipher.EpochKey{ID: cipher.EpochID{1}, Secret: [32]byte{2}}
 
 func testKeyring() *cipher.Keyring {

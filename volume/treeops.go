@@ -90,16 +90,6 @@ func (v *Volume) entry(dir *inode, name string) (namespace.Entry, error) {
 	return v.cfg.Tree.Lookup(dir.id, name)
 }
 
-// Ino returns the inode number behind a name, as it is known here at the moment.
-func (v *Volume) Ino(parent uint64, name string) (ino uint64, err error) {
-	err = v.with(parent, func(dir *inode) error {
-		e, err := v.entry(dir, name)
-		ino = e.Node.Ino()
-		return err
-	})
-	return ino, err
-}
-
 // present takes a reference on a node and shows it.
 func (v *Volume) present(id namespace.NodeID) (Attr, error) {
 	in := v.refer(id)
@@ -415,12 +405,13 @@ const (
 	RenameExchange  = 2
 )
 
-// Rename moves a name, replacing what the new name was unless flags say otherwise.
-func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) error {
+// Rename moves a name, replacing what the new name was unless flags say otherwise. It returns the inode numbers of what
+// was moved, and of what that replaced or was exchanged with; 0: nothing.
+func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) (moved, replaced uint64, err error) {
 	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
-		return ErrInvalid
+		return 0, 0, ErrInvalid
 	}
-	return v.with(oldParent, func(from *inode) error {
+	err = v.with(oldParent, func(from *inode) error {
 		return v.with(newParent, func(to *inode) error {
 			if err := v.settleNamed(ctx, from, oldName); err != nil {
 				return err
@@ -430,27 +421,29 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 					return err
 				}
 			}
-			var moved namespace.Node
-			var replaced *namespace.Node
+			var old *namespace.Node
+			var n namespace.Node
 			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
-				moved, replaced, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
-				if replaced != nil {
-					v.tookName(*replaced, to.id, err)
+				n, old, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
+				if old != nil {
+					v.tookName(*old, to.id, err)
 				}
 				return err
 			})
 			if err != nil {
 				return err
 			}
-			ids := []namespace.NodeID{from.id, to.id, moved.ID}
-			if replaced != nil {
-				v.unnamed(*replaced)
-				ids = append(ids, replaced.ID)
+			moved = n.ID.Ino()
+			ids := []namespace.NodeID{from.id, to.id, n.ID}
+			if old != nil {
+				v.unnamed(*old)
+				replaced, ids = old.ID.Ino(), append(ids, old.ID)
 			}
 			v.announce(ctx, ids...)
 			return nil
 		})
 	})
+	return moved, replaced, err
 }
 
 // settleNamed brings the closed content of the file behind a name into the

@@ -244,9 +244,6 @@ func (f files) putIn(ctx context.Context, dir uint64, name string, spec putSpec,
 	if err := fill(ctx, h, r); err != nil {
 		return err
 	}
-	if replaced, err := f.v.Ino(dir, name); err == nil {
-		defer f.changedNode(replaced)
-	}
 	err = f.name(ctx, a.Ino, dir, name)
 	f.changed(dir, name)
 	return errors.Join(err, f.v.FsyncDir(ctx, dir))
@@ -261,12 +258,15 @@ func (f files) name(ctx context.Context, ino, dir uint64, name string) error {
 	if err := f.link(ctx, ino, dir, tmp); err != nil {
 		return err
 	}
-	err := f.v.Rename(ctx, dir, tmp, dir, name, 0)
+	_, replaced, err := f.v.Rename(ctx, dir, tmp, dir, name, 0)
 	if err != nil {
 		// Also when the client is gone, the rest must not stay.
-		err = errors.Join(err, f.v.Unlink(context.WithoutCancel(ctx), dir, tmp))
+		return errors.Join(err, f.v.Unlink(context.WithoutCancel(ctx), dir, tmp))
 	}
-	return err
+	if replaced != 0 {
+		f.changedNode(replaced)
+	}
+	return nil
 }
 
 func (f files) link(ctx context.Context, ino, dir uint64, name string) error {
