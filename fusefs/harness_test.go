@@ -45,7 +45,8 @@ func TestMain(m *testing.M) {
 // is made while a test runs has a copy. Small machines do not show them.
 func mountControl() (leave func()) {
 	const dir = "/sys/fs/fuse/connections"
-	if slices.ContainsFunc(mountTable(), func(m mounted) bool { return m.path == dir }) || unix.Mount("fusectl", dir, "fusectl", 0, "") != nil {
+	table, err := MountTable()
+	if err != nil || slices.ContainsFunc(table, func(m Mounted) bool { return m.Path == dir }) || unix.Mount("fusectl", dir, "fusectl", 0, "") != nil {
 		return func() {}
 	}
 	return func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -208,76 +207,6 @@ func isMountpoint(path string, info os.FileInfo) bool {
 	a, ok1 := info.Sys().(*syscall.Stat_t)
 	b, ok2 := above.Sys().(*syscall.Stat_t)
 	return ok1 && ok2 && (a.Dev != b.Dev || a.Ino == b.Ino)
-}
-
-// mounted is a line of /proc/self/mountinfo; see proc(5).
-type mounted struct {
-	minor uint32 // of its device, if that is none of a disk's, else 0
-	path  string
-}
-
-// mountTable returns what is mounted in this mount namespace; of several at one place the last lies on top. It touches no mount.
-func mountTable() (table []mounted) {
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil
-	}
-	for line := range strings.Lines(string(info)) {
-		f := strings.Fields(line)
-		if len(f) < 5 {
-			continue
-		}
-		m := mounted{path: Unescape(f[4])}
-		var major, minor uint32
-		if _, err := fmt.Sscanf(f[2], "%d:%d", &major, &minor); err == nil && major == 0 {
-			m.minor = minor
-		}
-		table = append(table, m)
-	}
-	return table
-}
-
-// mountMinor finds the minor device number of the mount at path, or 0.
-func mountMinor(path string) (minor uint32) {
-	if real, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(real, filepath.Base(path))
-	}
-	for _, m := range mountTable() {
-		if m.path == path {
-			minor = m.minor
-		}
-	}
-	return minor
-}
-
-// placeOf finds where the mount with a device number is: it may have been moved, and directories above it renamed. It returns "" if it is
-// nowhere in this mount namespace. covered says that something else is mounted on top of it.
-func placeOf(minor uint32, table []mounted) (path string, covered bool) {
-	for _, m := range table {
-		switch {
-		case m.minor == minor && (path == "" || covered):
-			path, covered = m.path, false
-		case m.path == path:
-			covered = m.minor != minor
-		}
-	}
-	return path, covered
-}
-
-// Unescape undoes the \ooo escapes of a field of /proc/self/mountinfo.
-func Unescape(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if v, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(v))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // readFurtherAhead lifts the limit of 128 KiB that the kernel starts every mount

@@ -431,29 +431,6 @@ func TestUnmountLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-func TestPlaceOf(t *testing.T) {
-	disk, ours, other := mounted{0, "/"}, mounted{7, "/m"}, mounted{8, "/m"}
-	for _, c := range []struct {
-		name    string
-		table   []mounted
-		path    string
-		covered bool
-	}{
-		{"as it was mounted", []mounted{disk, ours}, "/m", false},
-		{"gone", []mounted{disk, other}, "", false},
-		{"moved", []mounted{disk, {7, "/elsewhere"}, other}, "/elsewhere", false},
-		{"on top", []mounted{disk, other, ours}, "/m", false},
-		{"covered", []mounted{disk, ours, other}, "/m", true},
-		{"covered by a disk", []mounted{disk, ours, {0, "/m"}}, "/m", true},
-		{"covered, and bound to another place", []mounted{disk, ours, other, {7, "/b"}}, "/b", false},
-		{"bound to another place", []mounted{disk, ours, {7, "/b"}}, "/m", false},
-	} {
-		if path, covered := placeOf(7, c.table); path != c.path || covered != c.covered {
-			t.Errorf("%s: %q, %v", c.name, path, covered)
-		}
-	}
-}
-
 func TestDetachByHelper(t *testing.T) {
 	r := mount(t, nil)
 	wantErr(t, detachByHelper(t.TempDir(), false), syscall.EINVAL)

@@ -74,7 +74,8 @@ func (s *Server) place() (path string, covered bool) {
 	if s.minor == 0 {
 		return s.cfg.Mountpoint, false
 	}
-	return placeOf(s.minor, mountTable())
+	table, _ := MountTable()
+	return placeOf(s.minor, table)
 }
 
 // force takes the mount away from the programs that use it.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -89,8 +88,8 @@ func ending(ctx context.Context, dir string) bool {
 	if st.Mountpoint == "" {
 		return st.Listen == "" // a node for the moment
 	}
-	mounts, err := node.Mounts()
-	return err == nil && !slices.ContainsFunc(mounts, func(m node.MountInfo) bool { return m.DataDir == st.DataDir })
+	at, err := mountOf(st.DataDir)
+	return err == nil && at == ""
 }
 
 // prepare makes the data directory hold a volume: it creates one, or joins that

@@ -48,7 +48,7 @@ func runUmount(ctx context.Context, g *globals, point string) error {
 	if err != nil {
 		return err
 	}
-	if other := mountOf(m.DataDir); other != "" && !dead {
+	if other, _ := mountOf(m.DataDir); other != "" && !dead { // what cannot be read shows none
 		fmt.Fprintf(g.err, "fsmount: the node goes on, as it is also mounted on %s\n", other)
 		return nil
 	}
@@ -56,18 +56,18 @@ func runUmount(ctx context.Context, g *globals, point string) error {
 }
 
 // mountOf returns where a node is mounted in this mount namespace, or "".
-func mountOf(dir string) string {
-	mounts, _ := node.Mounts() // what cannot be read shows none
+func mountOf(dir string) (at string, err error) {
+	mounts, err := node.Mounts()
 	for _, m := range mounts {
 		if m.DataDir == dir {
-			return m.Mountpoint
+			return m.Mountpoint, err
 		}
 	}
-	return ""
+	return "", err
 }
 
-// awaitEnd waits until the node of a mount that was taken away has ended, and tells it to if the mount lives on elsewhere. Who has the directory of a dead mount may be
-// another node, which has nothing to do with it.
+// awaitEnd waits until the node of a mount that was taken away has ended, and tells it to if the mount lives on elsewhere. Who has the
+// directory of a dead mount may be another node, which has nothing to do with it.
 func awaitEnd(ctx context.Context, dir string, dead bool) error {
 	began, told := time.Now(), false
 	for node.Running(dir) && (!dead || ending(ctx, dir)) {

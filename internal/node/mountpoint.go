@@ -1,12 +1,11 @@
 package node
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,56 +26,22 @@ type MountInfo struct {
 
 // Mounts lists the mounts of forever nodes on this machine.
 func Mounts() ([]MountInfo, error) {
-	all, err := allMounts()
+	all, err := fusefs.MountTable()
 	var ours []MountInfo
 	for _, m := range all {
-		if m.kind == fuseType {
-			ours = append(ours, m.MountInfo)
+		if m.Type == fuseType {
+			ours = append(ours, MountInfo{m.Path, m.Source})
 		}
 	}
 	return ours, err
 }
 
-// anyMount is a mount of any kind; DataDir is its source.
-type anyMount struct {
-	MountInfo
-	kind string
-}
-
-// allMounts lists what is mounted on this machine; of several at one place the
-// last lies on top.
-func allMounts() ([]anyMount, error) {
-	file, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return parseMountInfo(file)
-}
-
-// parseMountInfo reads the format of /proc/self/mountinfo; see proc(5).
-func parseMountInfo(r io.Reader) ([]anyMount, error) {
-	var found []anyMount
-	lines := bufio.NewScanner(r)
-	for lines.Scan() {
-		before, after, ok := strings.Cut(lines.Text(), " - ")
-		where, what := strings.Fields(before), strings.Fields(after)
-		if ok && len(where) > 4 && len(what) > 1 {
-			found = append(found, anyMount{MountInfo{Mountpoint: fusefs.Unescape(where[4]), DataDir: fusefs.Unescape(what[1])}, what[0]})
-		}
-	}
-	return found, lines.Err()
-}
-
 // MountAt returns the topmost mount at path, if it is one of ours.
 func MountAt(path string) (MountInfo, bool) {
-	all, err := allMounts()
-	if err != nil {
-		return MountInfo{}, false
-	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Mountpoint == path {
-			return all[i].MountInfo, all[i].kind == fuseType
+	all, _ := fusefs.MountTable() // what cannot be read has none
+	for _, m := range slices.Backward(all) {
+		if m.Path == path {
+			return MountInfo{m.Path, m.Source}, m.Type == fuseType
 		}
 	}
 	return MountInfo{}, false

@@ -6,27 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/foreverfs/forever/internal/fail"
 )
-
-func TestParseMountInfo(t *testing.T) {
-	const text = `22 28 0:21 / /sys rw,nosuid - sysfs sysfs rw
-90 28 0:50 / /mnt/for\040ever rw,nosuid,nodev shared:3 - fuse.forever /var/lib/for\134ever rw,user_id=0
-91 28 0:51 / /mnt/other rw - fuse.sshfs host: rw
-broken line
-`
-	got, err := parseMountInfo(strings.NewReader(text))
-	want := []anyMount{
-		{MountInfo{Mountpoint: "/sys", DataDir: "sysfs"}, "sysfs"},
-		{MountInfo{Mountpoint: "/mnt/for ever", DataDir: `/var/lib/for\ever`}, fuseType},
-		{MountInfo{Mountpoint: "/mnt/other", DataDir: "host:"}, "fuse.sshfs"},
-	}
-	if diff := cmp.Diff(want, got, cmp.AllowUnexported(anyMount{})); err != nil || diff != "" {
-		t.Errorf("%v %s", err, diff)
-	}
-}
 
 func TestCheckMountpointRefuses(t *testing.T) {
 	base := t.TempDir()
