@@ -338,5 +338,5 @@ func pebbleGet(r pebble.Reader, key []byte) ([]byte, error) {
 		return nil, err
 	}
 	out := append(make([]byte, 0, len(v)), v...)
-	return out[:len(out):len(out)], closer.Close()
+	return out, closer.Close()
 }

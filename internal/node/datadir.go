@@ -125,11 +125,14 @@ func (d *dataDir) begin() error {
 		}
 	case err != nil:
 		return formatError(d.path, err)
-	case checkOwner(d.path) != nil:
-		return checkOwner(d.path)
-	case !f.Creating:
-		return &fail.Error{Kind: fail.Exists, Op: "data directory " + d.path + " already holds a volume",
-			Next: "mount it with fsmount MOUNTPOINT, or choose another directory with --data"}
+	default:
+		if err := checkOwner(d.path); err != nil {
+			return err
+		}
+		if !f.Creating {
+			return &fail.Error{Kind: fail.Exists, Op: "data directory " + d.path + " already holds a volume",
+				Next: "mount it with fsmount MOUNTPOINT, or choose another directory with --data"}
+		}
 	}
 	if err := writeFormat(d.path, format{Version: FormatVersion, Creating: true}); err != nil {
 		return &fail.Error{Kind: dirKind(err), Op: "write to data directory", Err: plain(err)}
