@@ -301,6 +301,21 @@ func (r *rig) read(name string) string {
 	return string(b)
 }
 
+// openBeside opens a file through the mount, and beside it.
+func (r *rig) openBeside(t testing.TB, name string) (f *os.File, beside *volume.Handle) {
+	t.Helper()
+	a, err := r.vol.Lookup(t.Context(), 1, name)
+	must(t, err)
+	t.Cleanup(func() { r.vol.Forget(a.Ino, 1) })
+	beside, err = r.vol.Open(t.Context(), a.Ino, os.O_RDWR)
+	must(t, err)
+	t.Cleanup(beside.Release)
+	f, err = os.Open(r.path(name))
+	must(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f, beside
+}
+
 // give delivers everything published at r to the other volume.
 func (r *rig) give(to *rig) {
 	r.t.Helper()

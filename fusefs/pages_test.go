@@ -209,15 +209,7 @@ func TestSettledMeansDropped(t *testing.T) {
 	r, p := peered(t)
 	p.covered.Store(true)
 	r.write("f", "000")
-	a, err := r.vol.Lookup(t.Context(), 1, "f")
-	must(t, err)
-	defer r.vol.Forget(a.Ino, 1)
-	beside, err := r.vol.Open(t.Context(), a.Ino, os.O_RDWR)
-	must(t, err)
-	defer beside.Release()
-	f, err := os.Open(r.path("f"))
-	must(t, err)
-	defer f.Close()
+	f, beside := r.openBeside(t, "f")
 	for i := range 300 {
 		_, err := f.ReadAt(make([]byte, 3), 0) // warms the cache
 		must(t, err)
@@ -225,7 +217,7 @@ func TestSettledMeansDropped(t *testing.T) {
 		_, err = beside.Write(t.Context(), []byte(want), 0)
 		must(t, err)
 		done := make(chan struct{})
-		r.notes.InvalidateContent(a.Ino)
+		r.notes.InvalidateContent(beside.Ino())
 		r.notes.Settle(false, func() { close(done) })
 		<-done
 		got := make([]byte, 3)

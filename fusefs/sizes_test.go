@@ -90,23 +90,15 @@ func TestLengthWhileMoreArrives(t *testing.T) {
 	})
 	p.covered.Store(true)
 	r.write("f", strings.Repeat("x", 20_000))
-	a, err := r.vol.Lookup(t.Context(), 1, "f")
-	must(t, err)
-	defer r.vol.Forget(a.Ino, 1)
-	beside, err := r.vol.Open(t.Context(), a.Ino, os.O_RDWR)
-	must(t, err)
-	defer beside.Release()
-	f, err := os.Open(r.path("f"))
-	must(t, err)
-	defer f.Close()
+	f, beside := r.openBeside(t, "f")
 	resize := func(size int) {
 		_, err := f.ReadAt(make([]byte, 100), 0) // the kernel has pages
 		must(t, err)
-		_, err = r.vol.Setattr(t.Context(), a.Ino, volume.SetAttr{Valid: volume.SetSize, Size: int64(size)})
+		_, err = r.vol.Setattr(t.Context(), beside.Ino(), volume.SetAttr{Valid: volume.SetSize, Size: int64(size)})
 		must(t, err)
 		_, err = beside.Write(t.Context(), bytes.Repeat([]byte("y"), size), 0)
 		must(t, err)
-		r.notes.InvalidateContent(a.Ino)
+		r.notes.InvalidateContent(beside.Ino())
 		r.settled()
 	}
 	check := func(what string, size int) {
@@ -118,13 +110,13 @@ func TestLengthWhileMoreArrives(t *testing.T) {
 			t.Errorf("%s: read %d bytes of %d, %d of them zero: %v", what, n, size, bytes.Count(got[:n], []byte{0}), err)
 		}
 	}
-	unheld := func(fuse.Request) { _ = r.conn.InvalidateNode(fuse.NodeID(a.Ino), -1, 0) } // as if the request had not reached us yet
+	unheld := func(fuse.Request) { _ = r.conn.InvalidateNode(fuse.NodeID(beside.Ino()), -1, 0) } // as if the request had not reached us yet
 	resize(30_000)
 	arrives.Store(&unheld)
 	check("longer", 30_000)
 	other := func(fuse.Request) {
 		told := make(chan struct{})
-		r.notes.InvalidateAttr(a.Ino)
+		r.notes.InvalidateAttr(beside.Ino())
 		r.notes.Settle(false, func() { close(told) })
 		select {
 		case <-told:
