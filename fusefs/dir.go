@@ -33,7 +33,7 @@ func (c *call) opendir(r *fuse.OpenRequest) error {
 // meanDirent is what an entry takes on average, roughly; so many are read at a time.
 const meanDirent = 40
 
-// listing returns the buffer for a reply of at most size bytes, and the entries to put there.
+// listing returns the buffer for a reply of at most size bytes, and the entries to put there, which are good until this worker's next request.
 func (c *call) listing(d *openDir, cookie uint64, size, mean int) ([]byte, []volume.DirEntry, error) {
 	msg := c.s.hatch.buffer(c.hdr)
 	if size > len(msg)-outHeaderSize {
@@ -42,7 +42,8 @@ func (c *call) listing(d *openDir, cookie uint64, size, mean int) ([]byte, []vol
 	if cookie == 0 {
 		d.Observe(c.ctx)
 	}
-	entries, err := d.Read(cookie, size/mean+1)
+	entries, err := d.ReadInto(c.entries, cookie, size/mean+1)
+	c.entries = entries
 	return msg[:outHeaderSize+size], entries, err
 }
 

@@ -36,6 +36,7 @@ type call struct {
 	leave    func()          // not nil: ends that
 	idleCtx  context.Context // of requests that wait for nothing but other mounts
 	scratch  [outHeaderSize + entryOutSize + openOutSize]byte
+	entries  []volume.DirEntry // memory for those of one listing
 }
 
 // startWorker adds a worker. The caller is a worker itself, or none has ended yet.

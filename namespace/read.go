@@ -192,6 +192,11 @@ func (t *Tree) missing(dir NodeID) error {
 // beginning after the name after; "" begins at the start. Fewer than max means
 // there are no more.
 func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
+	return t.ListInto(nil, dir, after, max)
+}
+
+// ListInto is List that returns its entries in the memory of buf, whatever that held, if they fit.
+func (t *Tree) ListInto(buf []Entry, dir NodeID, after string, max int) ([]Entry, error) {
 	var n node
 	if err := t.read(dir, &n); err != nil || max <= 0 {
 		return nil, err
@@ -200,9 +205,9 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 		return nil, ErrNotDir
 	}
 	if len(n.class) == 0 {
-		return t.listOne(dir, after, max)
+		return t.listOne(buf[:0], dir, after, max)
 	}
-	var out []Entry
+	out := buf[:0]
 	for name := after; len(out) < max; {
 		u, more, err := t.nextNames(n.members(), name, max-len(out))
 		if err != nil {
@@ -228,9 +233,9 @@ func (t *Tree) List(dir NodeID, after string, max int) ([]Entry, error) {
 // listGuess is for how many entries memory is taken before it is known how many there are.
 const listGuess = 64
 
-// listOne is List for a directory that is not shown as one with others.
-func (t *Tree) listOne(dir NodeID, after string, max int) ([]Entry, error) {
-	out := make([]Entry, 0, min(max, listGuess))
+// listOne appends to out what List returns for a directory that is not shown as one with others.
+func (t *Tree) listOne(out []Entry, dir NodeID, after string, max int) ([]Entry, error) {
+	out = slices.Grow(out, min(max, listGuess))
 	merged := map[int]shown{} // of out, those that are not known yet
 	u := union{dirs: []NodeID{dir}, slots: []*slot{nil}}
 	_, _, err := t.scanNames(dir, after, func(name string, s *slot) bool {

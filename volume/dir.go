@@ -22,8 +22,9 @@ type DirHandle struct {
 	cold atomic.Bool // what was read ahead was not in memory
 
 	mu    sync.Mutex
-	way   *listing  // that Read goes on with; nil: none yet
-	pages []dirPage // of way, one behind the other: those that may be asked for again
+	way   *listing          // that Read goes on with; nil: none yet
+	pages []dirPage         // of way, one behind the other: those that may be asked for again
+	spare []namespace.Entry // memory of a page that was left behind, for the next
 }
 
 // dirPage is a run of entries.
@@ -66,9 +67,14 @@ func (d *DirHandle) Observe(ctx context.Context) { d.v.observe(ctx, d.in) }
 // Read returns up to limit entries after the position cookie; 0 is the start, others are those of entries that this or another
 // handle of the directory returned. No entries: the end. Cookies grow from one entry to the next.
 func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
+	return d.ReadInto(nil, cookie, limit)
+}
+
+// ReadInto is Read that returns its entries in the memory of buf, whatever that held, if they fit.
+func (d *DirHandle) ReadInto(buf []DirEntry, cookie uint64, limit int) ([]DirEntry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []DirEntry
+	out := buf[:0]
 	if cookie == 0 { // rewound: forget what was read
 		d.pages = nil
 	}
@@ -82,7 +88,8 @@ func (d *DirHandle) Read(cookie uint64, limit int) ([]DirEntry, error) {
 	place := d.find(cookie)
 	// Of what is returned the kernel may take only the beginning, and go on from there.
 	for len(d.pages) > 1 && d.pages[0].end() <= place {
-		d.pages = d.pages[1:]
+		d.spare = d.pages[0].entries
+		d.pages = slices.Delete(d.pages, 0, 1)
 	}
 	for len(out) < limit {
 		page, err := d.seek(place)
@@ -162,7 +169,8 @@ func (d *DirHandle) load(place uint64) error {
 		d.begin(firstName, "")
 		return nil
 	}
-	entries, err := d.v.list(d.in.id, m.after, dirPageSize)
+	entries, err := d.v.list(d.spare, d.in.id, m.after, dirPageSize)
+	d.spare = nil
 	if err != nil {
 		return fmt.Errorf("list inode %d: %w", d.in.ino, err)
 	}

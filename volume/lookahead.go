@@ -83,7 +83,7 @@ func (v *Volume) lookAhead(dir *inode, name string) {
 // warm has what the tree keeps of up to n entries of a directory behind a name in memory. It returns them, and how many of
 // their records were not there; errors are left to who needs them.
 func (v *Volume) warm(dir *inode, after string, n int) (entries []namespace.Entry, read int) {
-	entries, err := v.list(dir.id, after, n)
+	entries, err := v.list(nil, dir.id, after, n)
 	if err == nil {
 		read, err = v.cfg.Tree.Warm(dir.id, entries)
 	}
@@ -120,8 +120,8 @@ func (d *DirHandle) Warm(entries []DirEntry) {
 }
 
 // list reads up to n entries of a directory behind a name.
-func (v *Volume) list(dir namespace.NodeID, after string, n int) ([]namespace.Entry, error) {
+func (v *Volume) list(buf []namespace.Entry, dir namespace.NodeID, after string, n int) ([]namespace.Entry, error) {
 	v.treeMu.RLock()
 	defer v.treeMu.RUnlock()
-	return v.cfg.Tree.List(dir, after, n)
+	return v.cfg.Tree.ListInto(buf, dir, after, n)
 }
