@@ -73,6 +73,7 @@ func TestMain(m *testing.M) {
 	if signal.Ignored(syscall.SIGINT) { // as in the background of a shell: programs begun here would inherit it
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGINT)
 	}
+	_ = os.Setenv("CGO_ENABLED", "0") // the command is built as it is shipped
 	code := m.Run()
 	if binary != "" {
 		_ = os.RemoveAll(filepath.Dir(binary))
