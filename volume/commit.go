@@ -1,0 +1,361 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// closeDelay is how long content of closed files waits before it enters the tree: what is removed
+// meanwhile, such as a database's journal, never does.
+const closeDelay = 20 * time.Millisecond
+
+// foldDelay is the same for files that are journalled, while nothing else waits and no other mount is to be kept in step
+// with: sealing them takes a flush of the store, which whoever calls fsync next waits for as well.
+const foldDelay = 200 * time.Millisecond
+
+// closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
+// begins to watch waits until they are. Of a file with more others are not published meanwhile, either.
+const closeBlocks = 256
+
+// waiting is a file in the queue to enter the tree, with its candidate if that is made.
+type waiting struct {
+	in *inode
+	c  *candidate
+}
+
+// flushClosed is flush for a close. What an fsync has journalled is sealed after it, unless it is removed before.
+func (v *Volume) flushClosed(ctx context.Context, in *inode) error {
+	if v.sealsLater(in) {
+		v.queue(waiting{in: in})
+		return nil
+	}
+	err := v.flush(ctx, in)
+	if err == nil && v.closedUnsealed(in) {
+		v.setFailed(waiting{in: in})
+	}
+	return err
+}
+
+// closedUnsealed marks a file as closed, and reports true, if its content is only in the journal.
+func (v *Volume) closedUnsealed(in *inode) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.changed || !in.saved() {
+		return false
+	}
+	in.closedGen = in.gen
+	return true
+}
+
+func (v *Volume) queue(w waiting) {
+	v.mu.Lock()
+	v.ready = append(v.ready, w)
+	v.mu.Unlock()
+	wake(v.commit)
+}
+
+// sealsLater marks a file as closed, and reports true, if its content need not be sealed at once: it
+// is journalled, and sealing it will not wait for the network.
+func (v *Volume) sealsLater(in *inode) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.settled() || !in.journals || in.savedGen != in.gen || len(in.dirty) > closeBlocks && !v.cfg.Peers.Alone() {
+		return false
+	}
+	if !v.belowLocalHeld(in) {
+		return false
+	}
+	in.closedGen, in.published = in.gen, v.uptime()
+	return true
+}
+
+// flush seals the file's content, or keeps in the journal what cannot be sealed. If that is no way either the error is reported here. That
+// the store is full is so in any case: a program that goes on would fill the journal.
+func (v *Volume) flush(ctx context.Context, in *inode) error {
+	err := v.seal(ctx, in)
+	if err == nil {
+		return nil
+	}
+	kept := v.keepUnsealed(ctx, in, err)
+	if kept == nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+		return err
+	}
+	return kept
+}
+
+// seal makes a candidate of the file's content and sees to it that it enters
+// the tree soon. Errors of sealing and storing are reported here.
+func (v *Volume) seal(ctx context.Context, in *inode) error {
+	if !v.changedHere(in) {
+		return nil
+	}
+	return v.sealThen(ctx, in, v.enqueue)
+}
+
+// sealThen makes a candidate of the file's content, and does something with it while in.fold is held.
+func (v *Volume) sealThen(ctx context.Context, in *inode, fn func(*inode) error) error {
+	if err := v.lockToSeal(ctx, in); err != nil {
+		return err
+	}
+	defer in.fold.Unlock()
+	if err := v.prepare(ctx, in); err != nil {
+		return err
+	}
+	return fn(in)
+}
+
+// lockToSeal locks in.fold when what sealing the file takes is here: who holds it waits for the network no more, but for what is
+// written or evicted meanwhile.
+func (v *Volume) lockToSeal(ctx context.Context, in *inode) error {
+	if err := v.sealAway(ctx, in); err != nil {
+		return err
+	}
+	return in.fold.LockFor(ctx)
+}
+
+// sealAway seals a file's dirty blocks, and fetches the nodes that its block tree is made from, if what that takes is not all here. That may
+// wait for the network: without in.fold, so that what is written meanwhile can be journalled. What was written before is first, if it is little.
+func (v *Volume) sealAway(ctx context.Context, in *inode) error {
+	if v.belowLocal(in) {
+		return nil
+	}
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
+	gone, _, err := v.saveHeld(in)
+	in.fold.Unlock()
+	if gone || err != nil {
+		return err
+	}
+	if err := v.sealDirty(ctx, in); err != nil {
+		return err
+	}
+	return v.fetchPaths(ctx, in)
+}
+
+// enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.
+func (v *Volume) enqueue(in *inode) error {
+	in.mu.Lock()
+	c := in.ready
+	in.published = v.uptime()
+	in.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	if !c.chunks {
+		return v.commitReady(in)
+	}
+	v.queue(waiting{in, c})
+	return nil
+}
+
+func wake(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// committer enters the content of all files that wait.
+func (v *Volume) committer() {
+	for {
+		select {
+		case <-v.commit:
+		case <-v.ctx.Done():
+			return
+		}
+		began := time.Now()
+		for v.pause(closeDelay) && time.Since(began) < foldDelay && v.mayFoldLater() {
+		}
+		if v.ctx.Err() != nil {
+			return
+		}
+		if err := v.commitQueue(v.ctx); err != nil && v.ctx.Err() == nil {
+			v.log.Error("cannot enter the content of closed files; will try again", "error", err)
+		}
+	}
+}
+
+// pause waits, and reports false if the volume closes first.
+func (v *Volume) pause(d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-v.ctx.Done():
+		return false
+	}
+}
+
+// mayFoldLater reports whether all that is queued is journalled, and nobody else is to see it soon.
+func (v *Volume) mayFoldLater() bool {
+	if !v.cfg.Peers.Alone() {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return !slices.ContainsFunc(v.ready, func(w waiting) bool { return w.c != nil })
+}
+
+// later wakes ch after d, or never if the volume closes first.
+func (v *Volume) later(d time.Duration, ch chan struct{}) {
+	v.spawn(func() {
+		if v.pause(d) {
+			wake(ch)
+		}
+	})
+}
+
+// commitQueue enters all that is queued, but for files that somebody holds, who may wait for the network: those stay in the
+// queue. Nor does it wait for the network itself. The publisher queues again what cannot be entered.
+func (v *Volume) commitQueue(ctx context.Context) error {
+	lock(ctx, &v.queueMu)
+	defer v.queueMu.Unlock()
+	v.mu.Lock()
+	list := v.ready
+	v.ready = nil
+	v.mu.Unlock()
+	if len(list) > 0 { // there may be something to seal
+		before(ctx)()
+	}
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	var errs []error
+	for _, w := range list {
+		if w.c == nil {
+			g.Go(func() error { return v.enter(w) })
+		} else {
+			errs = append(errs, v.enter(w))
+		}
+	}
+	err := errors.Join(append(errs, g.Wait())...)
+	if v.queued() {
+		v.later(foldDelay, v.commit)
+	}
+	return err
+}
+
+// queued reports whether the queue is not empty.
+func (v *Volume) queued() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.ready) > 0
+}
+
+// enter brings one file of the queue into the tree.
+func (v *Volume) enter(w waiting) error {
+	in := w.in
+	if !in.fold.TryLock() {
+		v.mu.Lock()
+		v.ready = append(v.ready, w)
+		v.mu.Unlock()
+		return nil
+	}
+	defer in.fold.Unlock()
+	if w.c == nil {
+		if !v.belowLocal(in) { // any more
+			v.setFailed(w)
+			return nil
+		}
+		return v.tried(w, v.settleHeld(v.ctx, in))
+	}
+	in.mu.RLock()
+	current := in.ready == w.c // else a newer one has its own place in the queue
+	in.mu.RUnlock()
+	if !current {
+		return nil
+	}
+	return v.tried(w, v.commitReady(in))
+}
+
+// commitAll enters also what commitQueue leaves and what could not be entered before, however long that takes. On return
+// nothing that was queued before is still under way elsewhere. It does not end with ctx: that only says who is to know before it waits.
+func (v *Volume) commitAll(ctx context.Context) error { return v.commitWithin(ctx, v.ctx) }
+
+// commitWithin is commitAll that waits for the network no longer than far lasts.
+func (v *Volume) commitWithin(ctx, far context.Context) error {
+	err := v.commitQueue(ctx)
+	v.mu.Lock()
+	left := slices.AppendSeq(slices.Clone(v.ready), maps.Values(v.failed))
+	v.mu.Unlock()
+	if len(left) > 0 {
+		before(ctx)()
+	}
+	var g errgroup.Group
+	g.SetLimit(maxAside) // most wait for the network
+	for _, w := range left {
+		g.Go(func() error { return v.tried(w, v.settle(v.ifFar(w.in, v.ctx, far), w.in)) })
+	}
+	return errors.Join(err, g.Wait())
+}
+
+// tried notes what came of a file in the queue: one that failed is no trouble of the next close, but whoever is to see
+// everything that was closed still waits for it.
+func (v *Volume) tried(w waiting, err error) error {
+	if err != nil {
+		v.setFailed(w)
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.failed, w.in)
+	return nil
+}
+
+func (v *Volume) setFailed(w waiting) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.failed[w.in] = w
+}
+
+// settle brings a closed file's content into the tree now, before an
+// operation that must not overtake it.
+func (v *Volume) settle(ctx context.Context, in *inode) error {
+	if in.closedAt() != 0 {
+		before(ctx)() // sealing may take a moment, wherever its blocks are
+		if err := v.sealAway(ctx, in); err != nil {
+			return err
+		}
+	}
+	if err := in.fold.LockFor(ctx); err != nil {
+		return err
+	}
+	defer in.fold.Unlock()
+	return v.settleHeld(ctx, in)
+}
+
+// settleHeld is settle with in.fold held.
+func (v *Volume) settleHeld(ctx context.Context, in *inode) error {
+	if gen := in.closedAt(); gen != 0 {
+		if err := v.prepare(ctx, in); err != nil {
+			return err
+		}
+		in.mu.Lock()
+		if in.closedGen == gen {
+			in.closedGen = 0
+		}
+		in.mu.Unlock()
+	}
+	return v.commitReady(in)
+}
+
+// settleHere is settle unless that would wait for the network: then what was closed is in the journal, which brings it back after a crash.
+func (v *Volume) settleHere(ctx context.Context, in *inode) error {
+	if in.closedAt() != 0 && !v.belowLocal(in) {
+		return nil
+	}
+	return v.settle(ctx, in)
+}
+
+// closedAt returns the generation of content that was closed and is not sealed, or 0.
+func (in *inode) closedAt() uint64 {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.closedGen
+}
