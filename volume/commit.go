@@ -84,6 +84,9 @@ func (v *Volume) flush(ctx context.Context, in *inode) error {
 		return nil
 	}
 	kept := v.keepUnsealed(ctx, in, err)
+	if ctx.Err() != nil && v.ctx.Err() == nil { // nobody waits for it any more; others are to see it all the same
+		_ = v.publishAside(in)
+	}
 	if kept == nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
 		return err
 	}
@@ -99,13 +102,14 @@ func (v *Volume) seal(ctx context.Context, in *inode) error {
 	return v.sealThen(ctx, in, v.enqueue)
 }
 
-// sealThen makes a candidate of the file's content, and does something with it while in.fold is held.
+// sealThen makes a candidate of the file's content, and does something with it while in.fold is held. Once that is locked ctx ends only what waits for
+// the network: the close of a program that a signal has ended is like any other.
 func (v *Volume) sealThen(ctx context.Context, in *inode, fn func(*inode) error) error {
 	if err := v.lockToSeal(ctx, in); err != nil {
 		return err
 	}
 	defer in.fold.Unlock()
-	if err := v.prepare(ctx, in); err != nil {
+	if err := v.prepare(v.ifFar(in, context.WithoutCancel(ctx), ctx), in); err != nil {
 		return err
 	}
 	return fn(in)

@@ -47,7 +47,10 @@ func (m *memChunks) Get(_ context.Context, dst []byte, id chunk.ID) ([]byte, err
 	return append(dst, c...), nil
 }
 
-func (m *memChunks) Put(_ context.Context, sealed []byte) (chunk.ID, error) {
+func (m *memChunks) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
+	if err := ctx.Err(); err != nil {
+		return chunk.ID{}, err
+	}
 	id := chunk.ID(blake3.Sum256(sealed))
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -65,6 +66,21 @@ func TestOverAwayBlockIsKept(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestFlushOfWhoIsKilled: the close of a program that a signal has ended is like any other, if it waits for nobody.
+func TestFlushOfWhoIsKilled(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	h := r.create("f")
+	r.write(h, strings.Repeat("x", 10_000), 0)
+	killed, kill := context.WithCancel(ctx)
+	kill()
+	must(t, h.Flush(killed))
+	h.in.mu.RLock()
+	defer h.in.mu.RUnlock()
+	if h.in.ready == nil || h.in.journals {
+		t.Errorf("sealed: %v, journalled: %v", h.in.ready != nil, h.in.journals)
 	}
 }
 

@@ -337,7 +337,7 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 	if err := v.settle(ctx, in); err != nil {
 		return err
 	}
-	v.announceOf(ctx, in)
+	v.announceOf(context.WithoutCancel(ctx), in) // that ends soon, and who has a signal ended it has closed the file nevertheless
 	return nil
 }
 
