@@ -181,13 +181,13 @@ func testSettled(t *testing.T, r *rig, forget bool) {
 		if info, err := os.Stat(r.path("f")); err != nil || info.Mode() != mode {
 			t.Fatalf("round %d: mode %v after the kernel was told of %v; %v", i, info.Mode(), mode, err)
 		}
-		_, _, err = r.vol.Rename(t.Context(), 1, "f", 1, "g", 0)
+		_, _, err = r.vol.Rename(t.Context(), volume.Caller{}, 1, "f", 1, "g", 0)
 		must(t, err)
 		settle(forget)
 		if _, err := os.Stat(r.path("g")); err != nil {
 			t.Fatalf("round %d: after the kernel forgot everything: %v", i, err)
 		}
-		_, _, err = r.vol.Rename(t.Context(), 1, "g", 1, "f", 0)
+		_, _, err = r.vol.Rename(t.Context(), volume.Caller{}, 1, "g", 1, "f", 0)
 		must(t, err)
 		settle(forget)
 	}

@@ -259,8 +259,22 @@ func testRename2(t *testing.T, r *rig) {
 		t.Errorf("after the exchange: %q and %q", a, b)
 	}
 	must(t, rename("a", "c", unix.RENAME_NOREPLACE))
-	wantErr(t, rename("c", "d", unix.RENAME_WHITEOUT), unix.EINVAL)
 	wantErr(t, rename("c", "none", unix.RENAME_EXCHANGE), unix.ENOENT)
+	wantErr(t, rename("b", "c", unix.RENAME_WHITEOUT|unix.RENAME_EXCHANGE), unix.EINVAL)
+	wantErr(t, rename("b", "c", unix.RENAME_WHITEOUT|unix.RENAME_NOREPLACE), unix.EEXIST)
+	must(t, rename("b", "c", unix.RENAME_WHITEOUT))
+	must(t, rename("c", "d", unix.RENAME_WHITEOUT))
+	must(t, rename("b", "e", unix.RENAME_WHITEOUT))
+	if got := r.read("d"); got != "A" {
+		t.Errorf("moved twice it has %q", got)
+	}
+	for _, name := range []string{"b", "c", "e"} {
+		var st unix.Stat_t
+		must(t, unix.Lstat(r.path(name), &st))
+		if st.Mode != unix.S_IFCHR || st.Rdev != 0 {
+			t.Errorf("left at %s: mode %o, device %d", name, st.Mode, st.Rdev)
+		}
+	}
 }
 
 func testModes(t *testing.T, r *rig) {

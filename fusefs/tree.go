@@ -336,7 +336,7 @@ func (c *call) rename(r *fuse.RenameRequest) error {
 
 // moveName renames. What was replaced the kernel looks after itself.
 func (c *call) moveName(from fuse.NodeID, oldName string, to fuse.NodeID, newName string, flags uint32) error {
-	moved, other, err := c.s.vol.Rename(c.ctx, uint64(from), oldName, uint64(to), newName, flags)
+	moved, other, err := c.s.vol.Rename(c.ctx, c.caller(), uint64(from), oldName, uint64(to), newName, flags)
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,23 @@ type renaming struct {
 // file, or an empty directory by a directory. Two names of one file stay as they are. It returns the
 // moved node and, if there was one, the node replaced (or, with Exchange, exchanged) as it is then.
 func (t *Tree) Rename(now int64, oldParent NodeID, oldName string, newParent NodeID, newName string, flags RenameFlags) (moved Node, replaced *Node, err error) {
+	return t.rename(now, oldParent, oldName, newParent, newName, flags, nil)
+}
+
+// RenameLeaving is Rename without Exchange that makes a node under the old name, in the same step. Where both names are of one file, which stay as
+// they are, it makes none.
+func (t *Tree) RenameLeaving(now int64, oldParent NodeID, oldName string, newParent NodeID, newName string, flags RenameFlags, left CreateSpec) (moved Node, replaced *Node, err error) {
+	c, err := createOp(oldName, left)
+	if err != nil {
+		return moved, nil, err
+	}
+	if flags == Exchange {
+		return moved, nil, ErrInvalidArgument
+	}
+	return t.rename(now, oldParent, oldName, newParent, newName, flags, c)
+}
+
+func (t *Tree) rename(now int64, oldParent NodeID, oldName string, newParent NodeID, newName string, flags RenameFlags, left *pb.Create) (moved Node, replaced *Node, err error) {
 	if flags > Exchange || flags == NoReplace|Exchange {
 		return moved, nil, ErrInvalidArgument
 	}
@@ -40,6 +57,9 @@ func (t *Tree) Rename(now int64, oldParent NodeID, oldName string, newParent Nod
 		}
 		if !r.same() {
 			err = x.rename(now, &r, oldName, newName, flags)
+			if err == nil && left != nil {
+				_, err = x.create(now, oldParent, left)
+			}
 		}
 		if err != nil {
 			return err

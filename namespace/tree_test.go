@@ -295,6 +295,31 @@ func TestRenameReturnsBothNodes(t *testing.T) {
 	r.wantTree("b", "c", "c2")
 }
 
+// TestRenameLeaving: the old name has the new node, whatever was moved and replaced; names of one file stay as they are.
+func TestRenameLeaving(t *testing.T) {
+	r := newRig(t, 1)
+	r.must(r.mkfile("a"), r.mkfile("b"), r.mkfile("c"), r.ln("c", "c2"), r.mkdir("d"), r.mkdir("d/e"))
+	left := CreateSpec{Kind: KindChar, UID: 5}
+	leaving := func(from, to string, flags RenameFlags) error {
+		fd, fn := r.at(from)
+		td, tn := r.at(to)
+		_, _, err := r.RenameLeaving(r.tick(), fd, fn, td, tn, flags, left)
+		return err
+	}
+	r.must(leaving("a", "b", 0), leaving("d/e", "e", NoReplace), leaving("c", "c2", 0))
+	for err, want := range map[error]error{leaving("b", "c", NoReplace): ErrExist, leaving("b", "c", Exchange): ErrInvalidArgument, leaving("none", "x", 0): ErrNotExist} {
+		if !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	for _, name := range []string{"a", "d/e"} {
+		if n := r.node(name); n.Kind != KindChar || n.Mode != 0 || n.UID != 5 {
+			t.Errorf("left at %s: %+v", name, n)
+		}
+	}
+	r.wantTree("a", "b", "c", "c2", "d/", "d/e", "e/")
+}
+
 func TestAttributes(t *testing.T) {
 	r := newRig(t, 1)
 	spec := CreateSpec{Kind: KindChar, Mode: 0o4755, UID: 7, GID: 8, Rdev: 0x501, Xattrs: map[string][]byte{"user.b": []byte("2"), "user.a": []byte("1")}}

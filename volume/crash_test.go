@@ -293,7 +293,7 @@ func replaceFile(v *Volume, c *crasher, name string, data []byte) error {
 		f.contents = append(f.contents, data)
 		e.at(tmp).names = true
 	})
-	if _, _, err := v.Rename(ctx, RootIno, tmp, RootIno, name, 0); err != nil {
+	if _, _, err := v.Rename(ctx, Caller{}, RootIno, tmp, RootIno, name, 0); err != nil {
 		return err
 	}
 	if err := v.FsyncDir(ctx, RootIno); err != nil {

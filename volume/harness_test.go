@@ -177,7 +177,7 @@ type rig struct {
 
 // Rename is Volume.Rename for who does not ask what it moved.
 func (r *rig) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) error {
-	_, _, err := r.Volume.Rename(ctx, oldParent, oldName, newParent, newName, flags)
+	_, _, err := r.Volume.Rename(ctx, Caller{}, oldParent, oldName, newParent, newName, flags)
 	return err
 }
 

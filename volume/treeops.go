@@ -46,12 +46,7 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 			if err != nil {
 				return err
 			}
-			if d.Mode&syscall.S_ISGID != 0 { // as in System V: the group comes from the directory
-				spec.GID = d.GID
-				if spec.Kind == namespace.KindDir {
-					spec.Mode |= syscall.S_ISGID
-				}
-			}
+			inherit(&spec, d)
 			if n, err = makeNode(t, now, dir.id, name, spec); err != nil {
 				return err
 			}
@@ -81,6 +76,17 @@ func (v *Volume) create(ctx context.Context, c Caller, parent uint64, name strin
 		return err
 	})
 	return a, in, err
+}
+
+// inherit gives what is made in a directory the directory's group if that says so, as in System V.
+func inherit(spec *namespace.CreateSpec, dir namespace.Node) {
+	if dir.Mode&syscall.S_ISGID == 0 {
+		return
+	}
+	spec.GID = dir.GID
+	if spec.Kind == namespace.KindDir {
+		spec.Mode |= syscall.S_ISGID
+	}
 }
 
 // makeNode makes a node, with no name one that has lost it again.
@@ -282,12 +288,13 @@ func (v *Volume) Rmdir(ctx context.Context, parent uint64, name string) error {
 const (
 	RenameNoReplace = 1
 	RenameExchange  = 2
+	RenameWhiteout  = 4 // the old name is left to a character device 0:0, by which overlayfs hides a name of the layer below
 )
 
 // Rename moves a name, replacing what the new name was unless flags say otherwise. It returns the inode numbers of what
 // was moved, and of what that replaced or was exchanged with; 0: nothing.
-func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) (moved, replaced uint64, err error) {
-	if flags&^(RenameNoReplace|RenameExchange) != 0 || flags == RenameNoReplace|RenameExchange {
+func (v *Volume) Rename(ctx context.Context, c Caller, oldParent uint64, oldName string, newParent uint64, newName string, flags uint32) (moved, replaced uint64, err error) {
+	if flags&^(RenameNoReplace|RenameExchange|RenameWhiteout) != 0 || flags&RenameExchange != 0 && flags != RenameExchange {
 		return 0, 0, ErrInvalid
 	}
 	err = v.with(oldParent, func(from *inode) error {
@@ -303,7 +310,7 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 			var old *namespace.Node
 			var n namespace.Node
 			err := v.mutate(func(t *namespace.Tree, now int64) (err error) {
-				n, old, err = t.Rename(now, from.id, oldName, to.id, newName, namespace.RenameFlags(flags))
+				n, old, err = renameIn(t, now, c, from.id, oldName, to.id, newName, flags)
 				if old != nil {
 					v.tookName(*old, to.id, err)
 				}
@@ -323,6 +330,21 @@ func (v *Volume) Rename(ctx context.Context, oldParent uint64, oldName string, n
 		})
 	})
 	return moved, replaced, err
+}
+
+// renameIn renames in the tree.
+func renameIn(t *namespace.Tree, now int64, c Caller, from namespace.NodeID, oldName string, to namespace.NodeID, newName string, flags uint32) (namespace.Node, *namespace.Node, error) {
+	kept := namespace.RenameFlags(flags &^ RenameWhiteout)
+	if flags&RenameWhiteout == 0 {
+		return t.Rename(now, from, oldName, to, newName, kept)
+	}
+	dir, err := t.Node(from)
+	if err != nil {
+		return namespace.Node{}, nil, err
+	}
+	whiteout := namespace.CreateSpec{Kind: namespace.KindChar, UID: c.UID, GID: c.GID}
+	inherit(&whiteout, dir)
+	return t.RenameLeaving(now, from, oldName, to, newName, kept, whiteout)
 }
 
 // settleNamed brings the closed content of the file behind a name into the

@@ -258,7 +258,7 @@ func (f files) name(ctx context.Context, ino, dir uint64, name string) error {
 	if err := f.link(ctx, ino, dir, tmp); err != nil {
 		return err
 	}
-	_, replaced, err := f.v.Rename(ctx, dir, tmp, dir, name, 0)
+	_, replaced, err := f.v.Rename(ctx, volume.Caller{}, dir, tmp, dir, name, 0)
 	if err != nil {
 		// Also when the client is gone, the rest must not stay.
 		return errors.Join(err, f.v.Unlink(context.WithoutCancel(ctx), dir, tmp))
