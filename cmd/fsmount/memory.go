@@ -9,10 +9,10 @@ import (
 
 const (
 	// ballastSize is memory that counts as in use, in bytes, but is never touched, so that it takes none. The heap may
-	// grow by gcPercent of what is in use before garbage is collected; without the ballast a node that works hard with
-	// little in memory would collect many times a second, which takes a tenth of its time.
-	ballastSize = 96 << 20
-	gcPercent   = 30
+	// grow by gcPercent of what is in use before garbage is collected, so by some 30 MiB and an eighth of what really is; without the ballast
+	// a node that works hard with little in memory would collect many times a second, which takes a tenth of its time.
+	ballastSize = 256 << 20
+	gcPercent   = 12
 	// idleCheck is how often it is looked whether a node is idle, so that memory can go back to the system;
 	// idleBytes is how much an idle node allocates meanwhile at most.
 	idleCheck = 15 * time.Second
