@@ -22,9 +22,9 @@ type DirHandle struct {
 	cold atomic.Bool // what was read ahead was not in memory
 
 	mu    sync.Mutex
-	way   *listing          // that Read goes on with; nil: none yet
-	pages []dirPage         // of way, one behind the other: those that may be asked for again
-	spare []namespace.Entry // memory of a page that was left behind, for the next
+	way   *listing            // that Read goes on with; nil: none yet
+	pages []dirPage           // of way, one behind the other: those that may be asked for again
+	spare [][]namespace.Entry // memory of pages that were left behind, for the next
 }
 
 // dirPage is a run of entries.
@@ -88,7 +88,7 @@ func (d *DirHandle) ReadInto(buf []DirEntry, cookie uint64, limit int) ([]DirEnt
 	place := d.find(cookie)
 	// Of what is returned the kernel may take only the beginning, and go on from there.
 	for len(d.pages) > 1 && d.pages[0].end() <= place {
-		d.spare = d.pages[0].entries
+		d.spare = append(d.spare, d.pages[0].entries)
 		d.pages = slices.Delete(d.pages, 0, 1)
 	}
 	for len(out) < limit {
@@ -169,8 +169,11 @@ func (d *DirHandle) load(place uint64) error {
 		d.begin(firstName, "")
 		return nil
 	}
-	entries, err := d.v.list(d.spare, d.in.id, m.after, dirPageSize)
-	d.spare = nil
+	var buf []namespace.Entry
+	if n := len(d.spare); n > 0 {
+		buf, d.spare = d.spare[n-1], d.spare[:n-1]
+	}
+	entries, err := d.v.list(buf, d.in.id, m.after, dirPageSize)
 	if err != nil {
 		return fmt.Errorf("list inode %d: %w", d.in.ino, err)
 	}

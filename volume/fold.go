@@ -208,6 +208,13 @@ func (v *Volume) changedInodes() []*inode {
 	return list
 }
 
+// allInTree reports whether there is none of those.
+func (v *Volume) allInTree() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.changed) == 0
+}
+
 // prepare makes the candidate for the file's content as it is now: its blocks
 // sealed and stored, its block tree written. in.fold is held, in.mu is not.
 func (v *Volume) prepare(ctx context.Context, in *inode) error {

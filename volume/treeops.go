@@ -350,6 +350,9 @@ func renameIn(t *namespace.Tree, now int64, c Caller, from namespace.NodeID, old
 // settleNamed brings the closed content of the file behind a name into the
 // tree, if this mount has some that is not. Of a directory, which may have been filled a moment ago, that of all files.
 func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error {
+	if v.allInTree() {
+		return nil
+	}
 	v.treeMu.RLock()
 	e, err := v.cfg.Tree.Lookup(dir.id, name)
 	v.treeMu.RUnlock()
