@@ -29,14 +29,12 @@ func (t *Tree) RenameLeaving(now int64, oldParent NodeID, oldName string, newPar
 	if err != nil {
 		return moved, nil, err
 	}
-	if flags == Exchange {
-		return moved, nil, ErrInvalidArgument
-	}
 	return t.rename(now, oldParent, oldName, newParent, newName, flags, c)
 }
 
+// rename is Rename, and RenameLeaving if left is not nil.
 func (t *Tree) rename(now int64, oldParent NodeID, oldName string, newParent NodeID, newName string, flags RenameFlags, left *pb.Create) (moved Node, replaced *Node, err error) {
-	if flags > Exchange || flags == NoReplace|Exchange {
+	if flags > Exchange || flags == Exchange && left != nil {
 		return moved, nil, ErrInvalidArgument
 	}
 	err = t.update(func(x *txn) error {

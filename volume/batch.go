@@ -81,18 +81,11 @@ func (v *Volume) cutLocked() error {
 
 // flusher makes durable what nobody fsyncs.
 func (v *Volume) flusher() {
-	tick := time.NewTicker(v.cfg.FlushInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-v.ctx.Done():
-			return
-		}
+	v.every(v.cfg.FlushInterval, func() {
 		if err := v.syncState(); err != nil {
 			v.log.Error("cannot flush the state", "error", err)
 		}
-	}
+	})
 }
 
 // syncState makes every op in the tree durable.

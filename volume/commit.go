@@ -197,6 +197,20 @@ func (v *Volume) pause(d time.Duration) bool {
 	}
 }
 
+// every calls fn again and again, until the volume closes.
+func (v *Volume) every(d time.Duration, fn func()) {
+	tick := time.NewTicker(d)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			fn()
+		case <-v.ctx.Done():
+			return
+		}
+	}
+}
+
 // mayFoldLater reports whether all that is queued is journalled, and nobody else is to see it soon.
 func (v *Volume) mayFoldLater() bool {
 	if !v.cfg.Peers.Alone() {

@@ -208,7 +208,7 @@ func (v *Volume) changedInodes() []*inode {
 	return list
 }
 
-// allInTree reports whether there is none of those.
+// allInTree reports whether there is no such inode.
 func (v *Volume) allInTree() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -32,6 +32,7 @@ func (v *Volume) keep(in *inode, why error) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.published = v.uptime() // that was a try
+	// That somebody did not wait says nothing of the file.
 	if !in.kept && !isContextErr(why) {
 		in.kept = true
 		v.log.Warn("what was written to a file cannot be sealed yet; it is journalled", "inode", in.ino, "error", why)

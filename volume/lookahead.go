@@ -119,7 +119,7 @@ func (d *DirHandle) Warm(entries []DirEntry) {
 	})
 }
 
-// list reads up to n entries of a directory behind a name.
+// list reads up to n entries of a directory behind a name, into the memory of buf if they fit.
 func (v *Volume) list(buf []namespace.Entry, dir namespace.NodeID, after string, n int) ([]namespace.Entry, error) {
 	v.treeMu.RLock()
 	defer v.treeMu.RUnlock()

@@ -1,24 +1,13 @@
 package volume
 
-import (
-	"time"
-)
-
 // publisher brings the content of files kept open into the tree.
 func (v *Volume) publisher() {
-	tick := time.NewTicker(v.cfg.PublishInterval / 2)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-v.ctx.Done():
-			return
-		}
+	v.every(v.cfg.PublishInterval/2, func() {
 		for _, in := range v.changedInodes() {
 			v.noteUnpublished(in, v.publishDue(in))
 			v.release(in)
 		}
-	}
+	})
 }
 
 const (
