@@ -71,8 +71,11 @@ func (p *fakePeers) Watched(dirs []namespace.Watched) bool {
 	return slices.ContainsFunc(dirIDs(dirs), func(id namespace.NodeID) bool { return slices.Contains(p.watched, id) })
 }
 
-func (p *fakePeers) Await(_ context.Context, seq uint64, dirs []namespace.Watched, before func()) {
+func (p *fakePeers) Await(ctx context.Context, seq uint64, dirs []namespace.Watched, before func()) {
 	before()
+	if ctx.Err() != nil {
+		return
+	}
 	p.mu.Lock()
 	fn := p.onAwait
 	p.awaited = append(p.awaited, wait{seq, dirIDs(dirs)})
@@ -147,6 +150,20 @@ func TestEveryChangeIsAnnounced(t *testing.T) {
 		if seq := got[len(got)-1].seq; seq <= uint64(batches) || seq > uint64(len(r.log.all())) {
 			t.Errorf("%s: waited for batch %d; there were %d batches, now %d", c.name, seq, batches, len(r.log.all()))
 		}
+	}
+}
+
+// TestKilledWriterIsAnnounced: others are waited for also at the close of a program that a signal has ended.
+func TestKilledWriterIsAnnounced(t *testing.T) {
+	r, p := peered(t)
+	h := r.create("f")
+	r.write(h, strings.Repeat("x", 300<<10), 0)
+	p.take()
+	killed, kill := context.WithCancel(ctx)
+	kill()
+	must(t, h.Flush(killed))
+	if got := p.take(); len(got) == 0 || !slices.Contains(got[0].dirs, namespace.Root) {
+		t.Errorf("waited for %v", got)
 	}
 }
 
