@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/volume"
@@ -140,6 +141,7 @@ func (w *streamWriter) finish() (chunk.Version, error) {
 type streamReader struct {
 	ctx    context.Context
 	cancel context.CancelFunc
+	work   sync.WaitGroup // what reads from the store
 	blocks chan chan streamBlock
 	rest   []byte
 	left   int64
@@ -155,7 +157,7 @@ var _ io.ReadCloser = (*streamReader)(nil)
 func newStreamReader(ctx context.Context, nodes *sealedNodes, v chunk.Version) *streamReader {
 	r := &streamReader{blocks: make(chan chan streamBlock, streamAhead), left: v.Size}
 	r.ctx, r.cancel = context.WithCancel(ctx)
-	go r.fetch(nodes, v)
+	r.work.Go(func() { r.fetch(nodes, v) })
 	return r
 }
 
@@ -171,10 +173,10 @@ func (r *streamReader) fetch(nodes *sealedNodes, v chunk.Version) {
 		if err != nil {
 			next <- streamBlock{err: err}
 		} else {
-			go func() {
+			r.work.Go(func() {
 				plain, err := nodes.load(r.ctx, id)
 				next <- streamBlock{plain, err}
-			}()
+			})
 		}
 		select {
 		case r.blocks <- next:
@@ -212,5 +214,6 @@ func (r *streamReader) Read(b []byte) (int, error) {
 // Close ends the fetching.
 func (r *streamReader) Close() error {
 	r.cancel()
+	r.work.Wait()
 	return nil
 }
