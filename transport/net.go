@@ -145,6 +145,7 @@ func (t *secure) AcceptOver(ctx context.Context, raw net.Conn) (Conn, error) {
 // accepted, and who was dialed may be another transport of the same Port, which choose
 // returns once conf has been used.
 func (t *secure) establish(ctx context.Context, raw net.Conn, conf *tls.Config, choose func() *secure) (_ *conn, err error) {
+	boundWaits(raw)
 	w := newWire(raw, newPace(raw, t.up, t.down))
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer func() {

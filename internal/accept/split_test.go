@@ -3,11 +3,15 @@ package accept
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestSplit lets three mounts work at random while their network is cut and put
@@ -49,6 +53,38 @@ func testSplit(t *testing.T, bin string, rounds int) {
 			t.Logf("the last checkpoint is of about %d ops", st.Checkpoint.Ops)
 		}
 	}
+}
+
+// TestOutages takes the network away again and again, without a word, for less than a connection takes to
+// be given up. TCP alone waits the longer before it tries again the more often that happens.
+func TestOutages(t *testing.T) {
+	l := newLAN(t, 2)
+	nodes := l.mounts(fsmount(t))
+	if !shortWaits(t) {
+		t.Skip("this kernel cannot bound how long TCP waits (Linux 6.15)")
+	}
+	for round := range 3 {
+		for host := range nodes {
+			l.cut(host, pullSilent)
+			must(t, os.WriteFile(filepath.Join(nodes[host].mnt, fmt.Sprintf("%d of %d", round, host)), nil, 0o644))
+		}
+		time.Sleep(3300 * time.Millisecond) // the length of an outage, no synchronisation
+		for host := range nodes {
+			l.join(host)
+		}
+		_, took := oneTree(t, 10*time.Second, nodes...)
+		if t.Logf("outage %d: one tree %v after it", round+1, took); took > 2200*time.Millisecond {
+			t.Error("that is too long")
+		}
+	}
+}
+
+// shortWaits reports whether the kernel knows TCP_RTO_MAX_MS.
+func shortWaits(t *testing.T) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, 1000) == nil
 }
 
 // split is a network of three mounts with a worker on each.

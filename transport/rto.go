@@ -1,0 +1,26 @@
+package transport
+
+import (
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// longestWait bounds the pause between two attempts of TCP to get something through. The pauses double
+// (RFC 6298) up to two minutes, from as long as an outage before has made a round trip look; so
+// after one of a few seconds a link lay idle until the connection was given up.
+const longestWait = time.Second
+
+// boundWaits sets longestWait for a connection if it is TCP and the kernel can (Linux 6.15).
+func boundWaits(raw net.Conn) {
+	tcp, ok := raw.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	if sc, err := tcp.SyscallConn(); err == nil {
+		_ = sc.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, int(longestWait.Milliseconds()))
+		})
+	}
+}
