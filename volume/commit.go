@@ -21,7 +21,7 @@ const closeDelay = 20 * time.Millisecond
 const foldDelay = 200 * time.Millisecond
 
 // closeBlocks is the most blocks that a close leaves for later to seal while other mounts are connected: one that
-// begins to watch waits until they are. Of a file with more others are not published meanwhile, either.
+// begins to watch waits until they are. More are sealed while nothing else of the file, nor others, wait for that.
 const closeBlocks = 256
 
 // waiting is a file in the queue to enter the tree, with its candidate if that is made.
@@ -118,18 +118,38 @@ func (v *Volume) sealThen(ctx context.Context, in *inode, fn func(*inode) error)
 // lockToSeal locks in.fold when what sealing the file takes is here: who holds it waits for the network no more, but for what is
 // written or evicted meanwhile.
 func (v *Volume) lockToSeal(ctx context.Context, in *inode) error {
-	if err := v.sealAway(ctx, in); err != nil {
+	if err := v.sealAhead(ctx, in); err != nil {
 		return err
 	}
 	return in.fold.LockFor(ctx)
 }
 
-// sealAway seals a file's dirty blocks, and fetches the nodes that its block tree is made from, if what that takes is not all here. That may
-// wait for the network: without in.fold, so that what is written meanwhile can be journalled. What was written before is first, if it is little.
-func (v *Volume) sealAway(ctx context.Context, in *inode) error {
-	if v.belowLocal(in) {
+// sealAhead seals a file's dirty blocks if there are many, or if what that takes is not all here, and fetches then the nodes that its block tree
+// is made from. Either may take longer than a crash is to cost: it goes on without in.fold, so that what is written meanwhile can be journalled.
+func (v *Volume) sealAhead(ctx context.Context, in *inode) error {
+	if !v.belowLocal(in) {
+		return v.sealBeside(ctx, in, func() error {
+			if err := v.sealDirty(ctx, in); err != nil {
+				return err
+			}
+			return v.fetchPaths(ctx, in)
+		})
+	}
+	if !in.many() {
 		return nil
 	}
+	if err := in.ahead.LockFor(ctx); err != nil {
+		return err
+	}
+	defer in.ahead.Unlock()
+	if !in.many() { // any more
+		return nil
+	}
+	return v.sealBeside(ctx, in, func() error { return v.sealMost(context.WithoutCancel(ctx), in) })
+}
+
+// sealBeside has fn seal blocks of a file while in.fold is free. What was written before is journalled first, if it is little or scattered.
+func (v *Volume) sealBeside(ctx context.Context, in *inode, fn func() error) error {
 	if err := in.fold.LockFor(ctx); err != nil {
 		return err
 	}
@@ -138,10 +158,26 @@ func (v *Volume) sealAway(ctx context.Context, in *inode) error {
 	if gone || err != nil {
 		return err
 	}
-	if err := v.sealDirty(ctx, in); err != nil {
-		return err
+	return in.counted(fn)
+}
+
+// counted calls what seals blocks without in.fold: what is sealed meanwhile may be journalled.
+func (in *inode) counted(fn func() error) error {
+	add := func(n int) {
+		in.mu.Lock()
+		in.beside += n
+		in.mu.Unlock()
 	}
-	return v.fetchPaths(ctx, in)
+	add(1)
+	defer add(-1)
+	return fn()
+}
+
+// many reports whether sealing the dirty blocks takes a while.
+func (in *inode) many() bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return len(in.dirty) > closeBlocks
 }
 
 // enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.
@@ -277,7 +313,7 @@ func (v *Volume) enter(w waiting) error {
 	}
 	defer in.fold.Unlock()
 	if w.c == nil {
-		if !v.belowLocal(in) { // any more
+		if !v.belowLocal(in) || in.many() { // not any more, or others would wait: the publisher does it
 			v.setFailed(w)
 			return nil
 		}
@@ -337,7 +373,7 @@ func (v *Volume) setFailed(w waiting) {
 func (v *Volume) settle(ctx context.Context, in *inode) error {
 	if in.closedAt() != 0 {
 		before(ctx)() // sealing may take a moment, wherever its blocks are
-		if err := v.sealAway(ctx, in); err != nil {
+		if err := v.sealAhead(ctx, in); err != nil {
 			return err
 		}
 	}

@@ -168,7 +168,7 @@ func (v *Volume) room(ctx context.Context, in *inode) error {
 			cancel()
 			continue
 		}
-		if err := v.sealDirty(ctx, in); err != nil {
+		if err := in.counted(func() error { return v.sealDirty(ctx, in) }); err != nil {
 			return err
 		}
 		if full, _ := v.dirty.full(); !full {
@@ -185,7 +185,7 @@ func (v *Volume) room(ctx context.Context, in *inode) error {
 func (v *Volume) sealOthers(ctx context.Context) error {
 	var first error
 	for _, other := range v.changedInodes() {
-		if err := v.sealDirty(ctx, other); err != nil && first == nil {
+		if err := other.counted(func() error { return v.sealDirty(ctx, other) }); err != nil && first == nil {
 			first = err
 		}
 		v.release(other)

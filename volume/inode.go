@@ -39,7 +39,8 @@ type inode struct {
 	watchAll atomic.Pointer[watchList] // see watchAllOf
 	names    lookAhead                 // of a directory
 
-	fold foldLock // serialises sealing, journalling and committing of this file
+	ahead foldLock // held by who seals many blocks of this file; taken before fold
+	fold  foldLock // serialises sealing the rest, journalling and committing of this file
 
 	mu sync.RWMutex // guards what follows
 	content
@@ -61,6 +62,7 @@ type content struct {
 
 	dirty  map[int64]*overlay // written, not sealed
 	sealed map[int64]chunk.ID // sealed and stored, not in base; zero: a hole
+	beside int                // how many seal blocks without holding fold
 
 	gen       uint64 // grows with every change
 	closedGen uint64 // the generation that was closed and waits to be sealed, or 0

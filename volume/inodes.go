@@ -111,7 +111,7 @@ func (v *Volume) inodeOf(id namespace.NodeID) *inode {
 }
 
 func (v *Volume) addInode(ino uint64, id namespace.NodeID) *inode {
-	in := &inode{ino: ino, id: id, fold: newFoldLock()}
+	in := &inode{ino: ino, id: id, ahead: newFoldLock(), fold: newFoldLock()}
 	v.inodes[ino] = in
 	return in
 }

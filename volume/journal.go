@@ -244,7 +244,7 @@ func (v *Volume) fsyncUnsealed(ctx context.Context, in *inode) (done bool, err e
 	return v.journal(in)
 }
 
-// journal writes records of what is not yet saved, if none of it is being sealed and it is
+// journal writes records of what is not yet saved, if none of it is sealed, but by who does that beside, and it is
 // little, or so scattered that sealing the blocks around it would cost much more; in.fold is held. What gives a file its name back enters
 // the tree at once: after a crash nobody could tell that it is to.
 func (v *Volume) journal(in *inode) (done bool, err error) {
@@ -254,9 +254,9 @@ func (v *Volume) journal(in *inode) (done bool, err error) {
 	if err := v.roomFor(in); err != nil {
 		return false, err
 	}
-	records, restore := v.journalRecords(in)
-	if records == nil {
-		return false, nil
+	records, restore, err := v.journalRecords(in)
+	if records == nil || err != nil {
+		return false, err
 	}
 	if err := v.cfg.State.Update(func(tx kv.Tx) error { return in.putRecords(tx, records) }); err != nil {
 		restore()
@@ -287,7 +287,7 @@ func (v *Volume) wroteRecords(in *inode, records [][]byte) {
 
 // journalRecords returns the records that journal writes, or nil if it is not to. They are
 // copies, so that nobody who writes to the file waits while they are written. If that fails, restore has them made again.
-func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func()) {
+func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func(), err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.unsaved = mergeSpans(in.unsaved)
@@ -295,15 +295,18 @@ func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func()) {
 	for _, s := range in.unsaved {
 		total += s.end - s.off
 	}
-	if in.rebased || len(in.sealed) > 0 || total >= v.blockSize(in) && v.anyFull(in) || in.size <= int64(v.cfg.InlineMax) {
-		return nil, nil
+	if in.rebased || len(in.sealed) > 0 && in.beside == 0 || total >= v.blockSize(in) && v.anyFull(in) || in.size <= int64(v.cfg.InlineMax) {
+		return nil, nil, nil
 	}
 	if total > int64(v.cfg.JournalMax) && (total > v.cfg.DirtyMax || !v.scattered(in)) {
-		return nil, nil
+		return nil, nil, nil
+	}
+	extents, err := v.unsavedExtents(in)
+	if err != nil {
+		return nil, nil, err
 	}
 	r := record{base: namespace.Content{ID: in.baseID, Version: in.base}, size: in.size, minSize: min(in.saveMin, in.size), mtime: in.mtime}
-	records = r.encodeAll(v.unsavedExtents(in))
-	return records, in.takeUnsaved()
+	return r.encodeAll(extents), in.takeUnsaved(), nil
 }
 
 // takeUnsaved notes that all of the file is in records that are about to be written; in.mu is held. If that fails, restore takes it back.
@@ -393,15 +396,22 @@ func (v *Volume) saveHeld(in *inode) (gone, done bool, err error) {
 	return false, done, err
 }
 
-// unsavedExtents returns what lies in the unsaved spans; in.mu is held. The
-// data aliases the overlays.
-func (v *Volume) unsavedExtents(in *inode) []fileExtent {
+// unsavedExtents returns what lies in the unsaved spans, oldest first; in.mu is held. The
+// data may alias the overlays.
+func (v *Volume) unsavedExtents(in *inode) ([]fileExtent, error) {
 	bs := v.blockSize(in)
 	var out []fileExtent
 	for _, s := range in.unsaved {
 		for end := min(s.end, in.size); s.off < end; {
 			index := s.off / bs
 			stop := min(end, (index+1)*bs)
+			if id, ok := in.sealed[index]; ok {
+				data := make([]byte, stop-s.off)
+				if err := v.copySealed(data, id, s.off-index*bs); err != nil {
+					return nil, err
+				}
+				out = append(out, fileExtent{s.off, data})
+			}
 			if o := in.dirty[index]; o != nil {
 				for _, e := range o.ext {
 					lo, hi := max(s.off, index*bs+int64(e.off)), min(stop, index*bs+int64(e.end()))
@@ -413,7 +423,19 @@ func (v *Volume) unsavedExtents(in *inode) []fileExtent {
 			s.off = stop
 		}
 	}
-	return out
+	return out, nil
+}
+
+// copySealed copies a part of a block that was sealed here over zeros.
+func (v *Volume) copySealed(dst []byte, id chunk.ID, off int64) error {
+	if id.IsZero() {
+		return nil
+	}
+	plain, err := v.loadChunk(context.Background(), nil, id) // it was put here
+	if err == nil && off < int64(len(plain)) {
+		copy(dst, plain[off:])
+	}
+	return err
 }
 
 // replay lays what the journal holds over the files it belongs to, and brings the

@@ -124,12 +124,8 @@ func (v *Volume) wholeExtents(in *inode) ([]fileExtent, error) {
 	var out []fileExtent
 	for index, id := range in.sealed {
 		data := make([]byte, max(0, min(bs, in.size-index*bs)))
-		if !id.IsZero() {
-			plain, err := v.loadChunk(context.Background(), nil, id) // it was put here
-			if err != nil {
-				return nil, err
-			}
-			copy(data, plain)
+		if err := v.copySealed(data, id, 0); err != nil {
+			return nil, err
 		}
 		out = append(out, fileExtent{index * bs, data})
 	}

@@ -30,7 +30,7 @@ func (v *Volume) publishDue(in *inode) error {
 	due := in.changed && now-since >= interval
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
-	many := len(in.dirty) > closeBlocks // to seal them takes a while
+	many := len(in.dirty) > closeBlocks || in.beside > 0 // to seal them takes a while
 	in.mu.Unlock()
 	if !due || wait && saved {
 		return nil
@@ -40,7 +40,7 @@ func (v *Volume) publishDue(in *inode) error {
 		in.fold.Unlock()
 	}
 	if free && (wait || many) {
-		if done, err := v.saveNow(v.ctx, in); done && wait || err != nil {
+		if done, err := v.saveNow(v.ctx, in); done && (wait || in.aside.Load()) || err != nil {
 			return err
 		}
 	}

@@ -1,12 +1,15 @@
 package volume
 
 import (
+	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/kv"
 )
 
@@ -152,5 +155,89 @@ func TestUnsavedSpansAreFew(t *testing.T) {
 	defer h.in.mu.RUnlock()
 	if n := len(h.in.unsaved); n > 2*manySpans {
 		t.Errorf("%d spans for two bytes", n)
+	}
+}
+
+// everyPut is a chunk store that has something done before each n-th chunk is put into it.
+type everyPut struct {
+	*memChunks
+	n    int64
+	puts atomic.Int64
+	busy atomic.Bool // do is under way
+	do   func()
+}
+
+func (e *everyPut) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
+	if e.puts.Add(1)%e.n == 0 && e.busy.CompareAndSwap(false, true) {
+		e.do()
+		e.busy.Store(false)
+	}
+	return e.memChunks.Put(ctx, sealed)
+}
+
+// TestWritesAreJournalledWhileManyBlocksAreSealed: that may take longer than a crash is to cost. What is written meanwhile, over what is
+// sealed already or is about to be, is safe once the publisher has looked.
+func TestWritesAreJournalledWhileManyBlocksAreSealed(t *testing.T) {
+	for name, seal := range map[string]func(r *rig, h *Handle) error{
+		"published": func(r *rig, h *Handle) error { return r.flush(ctx, h.in) },
+		"fsynced":   func(r *rig, h *Handle) error { return r.enterNow(ctx, h.in) },
+		"closed":    func(r *rig, h *Handle) error { return h.Flush(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(9, 10))
+			var hours atomic.Int64
+			chunks := &everyPut{n: 10, do: func() {}}
+			r := newRig(t, 1, func(c *Config) {
+				smallBlocks(c)
+				chunks.memChunks = c.Chunks.(*memChunks)
+				c.Chunks = chunks
+				c.Uptime = func() time.Duration { return time.Duration(hours.Load()) * time.Hour }
+			})
+			const blocks = closeBlocks + 150
+			h := r.create("f")
+			r.write(h, strings.Repeat("0123456789abcdef", blocks<<10), 0)
+			r.sync()
+			hours.Add(100)
+			for block := range int64(blocks) {
+				r.write(h, "first", block<<14+rng.Int64N(1<<14-5))
+			}
+			type crash struct {
+				state *kv.Mem
+				want  string
+			}
+			var crashes []crash
+			wrote := 0
+			chunks.do = func() {
+				if len(crashes) == 2 || !h.in.fold.TryLock() { // the last few are sealed while nobody journals, and maybe nobody writes
+					return
+				}
+				h.in.fold.Unlock()
+				for range 20 {
+					r.write(h, "later", rng.Int64N(blocks<<14-5))
+				}
+				if wrote++; wrote%4 != 0 { // some of it is sealed before the publisher looks
+					return
+				}
+				hours.Add(1)
+				must(t, r.publishDue(h.in))
+				crashes = append(crashes, crash{r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.read(h)})
+			}
+			must(t, seal(r, h))
+			chunks.do = func() {}
+			if len(crashes) < 2 {
+				t.Errorf("only %d looks while it was sealed", len(crashes))
+			}
+			for _, c := range crashes {
+				if got := startRig(t, 1, c.state, r.chunks, smallBlocks).content("f"); got != c.want {
+					t.Errorf("a crash while it is sealed takes what is journalled; first difference at %d", firstDiff([]byte(got), []byte(c.want)))
+				}
+			}
+			want := r.read(h)
+			r.sync()
+			wantAfterCrash(r, "f", want)
+			if got := r.content("f"); got != want {
+				t.Errorf("other content once it is in the tree; first difference at %d", firstDiff([]byte(got), []byte(want)))
+			}
+		})
 	}
 }
