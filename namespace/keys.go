@@ -29,6 +29,11 @@ const (
 	keyImport   = 'I' // nothing: an import began and did not end
 )
 
+// ReadAgain reports of a key of the state whether looking up or opening a file reads it: a program that has just made files often goes on to.
+func ReadAgain(key string) bool {
+	return len(key) > 1 && key[0] == 't' && (key[1] == keyNode || key[1] == keySlot)
+}
+
 func key(kind byte, parts ...[]byte) []byte {
 	k := append(make([]byte, 0, 64), 't', kind)
 	for _, p := range parts {

@@ -26,7 +26,7 @@ import (
 
 func openPebble(t testing.TB, fs vfs.FS) *kv.Pebble {
 	t.Helper()
-	db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: fs, MemTableSize: 256 << 10})
+	db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: fs, MemTableSize: 256 << 10, ReadAgain: func(key string) bool { return len(key)%2 == 0 }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -50,5 +51,36 @@ func TestLatelyForgets(t *testing.T) {
 	}
 	if bytes != l.bytes {
 		t.Errorf("%d bytes are counted as %d", bytes, l.bytes)
+	}
+}
+
+// What is written and likely to be read is found without the database, and so is that it is gone again.
+func TestWrittenIsRemembered(t *testing.T) {
+	p, err := OpenPebble(PebbleConfig{Dir: "state", FS: vfs.NewMem(), ReadAgain: func(key string) bool { return key[0] == 'n' }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	write := func(fn func(tx Tx) error) {
+		t.Helper()
+		if err := p.Update(fn); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Sync(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(func(tx Tx) error {
+		return errors.Join(tx.Put([]byte("node"), []byte("value")), tx.Put([]byte("log"), []byte("value")))
+	})
+	if v, ok := p.lately.get("node"); !ok || string(v) != "value" {
+		t.Errorf("%q, remembered: %v", v, ok)
+	}
+	if _, ok := p.lately.get("log"); ok {
+		t.Error("what is not likely to be read is remembered")
+	}
+	write(func(tx Tx) error { return tx.Delete([]byte("node")) })
+	if v, ok := p.lately.get("node"); !ok || v != nil {
+		t.Errorf("after it was removed: %q, remembered: %v", v, ok)
 	}
 }

@@ -32,6 +32,8 @@ type PebbleConfig struct {
 	// Scratch says that the state is thrown away when it is closed: it can be also after a write that failed. Who has read from it
 	// asks Err before he believes it.
 	Scratch bool
+	// ReadAgain reports of a key whether what was written under it is likely to be read soon: that stays in memory for a while. Nil: none.
+	ReadAgain func(key string) bool
 	// Logger is told what is wrong with the state, and, where it debugs, what pebble does. Nil: nobody is.
 	Logger hclog.Logger
 }
@@ -81,7 +83,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	p := &Pebble{
-		noLog: cfg.DisableWAL, scratch: cfg.Scratch, recent: &layer{}, lately: lately{max: latelyBytes}, broken: newBreakage(), stuck: newBreakage(),
+		noLog: cfg.DisableWAL, scratch: cfg.Scratch, recent: &layer{}, lately: lately{max: latelyBytes, again: cfg.ReadAgain}, broken: newBreakage(), stuck: newBreakage(),
 		waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	log := watchedLogger{cfg.Logger, p}

@@ -15,6 +15,7 @@ import (
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/internal/sealedfs"
+	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/replica"
 	"github.com/foreverfs/forever/transport"
 )
@@ -222,7 +223,7 @@ func openState(d *dataDir, k keys, role string, log hclog.Logger) (*kv.Pebble, e
 	if role == RoleMember {
 		fs = sealedfs.New(fs, k.disk)
 	}
-	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs, Logger: log})
+	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs, ReadAgain: namespace.ReadAgain, Logger: log})
 }
 
 // tcp makes the transport between devices.
