@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/hashicorp/go-hclog"
@@ -21,9 +22,13 @@ type breakage struct {
 	once sync.Once
 	err  error         // set before done is closed
 	done chan struct{} // closed when it has ended
+	jobs chan func()   // to goroutines that have awaited something and may again
 }
 
-func newBreakage() breakage { return breakage{done: make(chan struct{})} }
+// awaiterIdle is how long such a goroutine stays.
+const awaiterIdle = 100 * time.Millisecond
+
+func newBreakage() breakage { return breakage{done: make(chan struct{}), jobs: make(chan func())} }
 
 // set ends it; only the first reason counts. It returns that.
 func (b *breakage) set(err error) error {
@@ -44,15 +49,36 @@ func (b *breakage) get() error {
 	}
 }
 
-// await returns what fn does, or why it ended meanwhile.
+// await returns what fn does, or why it ended meanwhile. A goroutine that has just done such work does it, if one waits: its stack has
+// grown as needed.
 func (b *breakage) await(fn func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- fn() }()
+	job := func() { done <- fn() }
+	select {
+	case b.jobs <- job:
+	default:
+		go b.work(job)
+	}
 	select {
 	case err := <-done:
 		return err
 	case <-b.done:
 		return b.err
+	}
+}
+
+// work does a job, and what await has to do until there is no more for a while.
+func (b *breakage) work(job func()) {
+	idle := time.NewTimer(awaiterIdle)
+	defer idle.Stop()
+	for {
+		job()
+		idle.Reset(awaiterIdle)
+		select {
+		case job = <-b.jobs:
+		case <-idle.C:
+			return
+		}
 	}
 }
 
