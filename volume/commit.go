@@ -305,6 +305,13 @@ func (v *Volume) queued() bool {
 // enter brings one file of the queue into the tree.
 func (v *Volume) enter(w waiting) error {
 	in := w.in
+	if w.c == nil && in.many() { // others would wait
+		v.setFailed(w)
+		if !in.aside.Load() {
+			v.noteUnpublished(in, v.publishAside(in))
+		}
+		return nil
+	}
 	if !in.fold.TryLock() {
 		v.mu.Lock()
 		v.ready = append(v.ready, w)
@@ -313,7 +320,7 @@ func (v *Volume) enter(w waiting) error {
 	}
 	defer in.fold.Unlock()
 	if w.c == nil {
-		if !v.belowLocal(in) || in.many() { // not any more, or others would wait: the publisher does it
+		if !v.belowLocal(in) { // any more
 			v.setFailed(w)
 			return nil
 		}

@@ -44,8 +44,13 @@ func (v *Volume) publishDue(in *inode) error {
 			return err
 		}
 	}
-	if free && !many && v.belowLocal(in) {
-		return v.flush(v.ctx, in)
+	if free && v.belowLocal(in) {
+		if !many {
+			return v.flush(v.ctx, in)
+		}
+		if in.aside.Load() { // which is soon over
+			return nil
+		}
 	}
 	return v.publishAside(in)
 }

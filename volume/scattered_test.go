@@ -241,3 +241,37 @@ func TestWritesAreJournalledWhileManyBlocksAreSealed(t *testing.T) {
 		})
 	}
 }
+
+// TestMuchInARowIsNotJournalled: what is written in a row is sealed soon, and not journalled as well by a publisher that looks meanwhile.
+func TestMuchInARowIsNotJournalled(t *testing.T) {
+	var hours atomic.Int64
+	chunks := &everyPut{n: 50, do: func() {}}
+	r := newRig(t, 1, func(c *Config) {
+		smallBlocks(c)
+		chunks.memChunks = c.Chunks.(*memChunks)
+		c.Chunks = chunks
+		c.Uptime = func() time.Duration { return time.Duration(hours.Load()) * time.Hour }
+	})
+	h := r.create("f")
+	hours.Add(100)
+	for block := range int64(closeBlocks + 150) { // none is full, or it would be sealed by itself
+		r.write(h, strings.Repeat("x", 15_000), block<<14)
+	}
+	looks := 0
+	chunks.do = func() {
+		looks++
+		hours.Add(1)
+		must(t, r.publishDue(h.in))
+		lo := []byte{journalPrefix}
+		must(t, r.state.Scan(lo, kv.PrefixEnd(lo), func(_, v []byte) bool {
+			t.Errorf("%d bytes are journalled", len(v))
+			return false
+		}))
+	}
+	h.in.aside.Store(true)
+	must(t, r.flush(ctx, h.in))
+	h.in.aside.Store(false)
+	if looks == 0 {
+		t.Error("nobody looked")
+	}
+}
