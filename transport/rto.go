@@ -10,6 +10,7 @@ import (
 // longestWait bounds the pause between two attempts of TCP to get something through. The pauses double
 // (RFC 6298) up to two minutes, from as long as an outage before has made a round trip look; so
 // after one of a few seconds a link lay idle until the connection was given up.
+// The kernel itself gives up after some fifteen attempts, so later than Config.IdleTimeout does by default.
 const longestWait = time.Second
 
 // boundWaits sets longestWait for a connection if it is TCP and the kernel can (Linux 6.15).

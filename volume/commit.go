@@ -307,9 +307,7 @@ func (v *Volume) enter(w waiting) error {
 	in := w.in
 	if w.c == nil && in.many() { // others would wait
 		v.setFailed(w)
-		if !in.aside.Load() {
-			v.noteUnpublished(in, v.publishAside(in))
-		}
+		v.startAside(in) // or the publisher comes to it
 		return nil
 	}
 	if !in.fold.TryLock() {
@@ -356,6 +354,18 @@ func (v *Volume) commitWithin(ctx, far context.Context) error {
 	return errors.Join(err, g.Wait())
 }
 
+// commitLocal enters all that is queued and need not wait for the network, but for what somebody holds.
+func (v *Volume) commitLocal(ctx context.Context) error {
+	err := v.commitQueue(ctx)
+	v.mu.Lock()
+	aside := slices.Collect(maps.Keys(v.failed))
+	v.mu.Unlock()
+	for _, in := range aside {
+		err = errors.Join(err, v.settleHere(ctx, in))
+	}
+	return err
+}
+
 // tried notes what came of a file in the queue: one that failed is no trouble of the next close, but whoever is to see
 // everything that was closed still waits for it.
 func (v *Volume) tried(w waiting, err error) error {
@@ -369,10 +379,13 @@ func (v *Volume) tried(w waiting, err error) error {
 	return nil
 }
 
+// setFailed notes a file that is to enter the tree later, unless all of it is there by now.
 func (v *Volume) setFailed(w waiting) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.failed[w.in] = w
+	if _, changed := v.changed[w.in]; changed {
+		v.failed[w.in] = w
+	}
 }
 
 // settle brings a closed file's content into the tree now, before an

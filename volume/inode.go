@@ -167,6 +167,7 @@ func (v *Volume) settled(in *inode) {
 	v.mu.Lock()
 	in.pins--
 	delete(v.changed, in)
+	delete(v.failed, in)
 	v.drop(in)
 	v.mu.Unlock()
 }

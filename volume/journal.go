@@ -298,7 +298,7 @@ func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func(), er
 	if in.rebased || len(in.sealed) > 0 && in.beside == 0 || total >= v.blockSize(in) && v.anyFull(in) || in.size <= int64(v.cfg.InlineMax) {
 		return nil, nil, nil
 	}
-	if total > int64(v.cfg.JournalMax) && (total > v.cfg.DirtyMax || !v.scattered(in)) {
+	if total > int64(v.cfg.JournalMax) && (total > v.cfg.DirtyMax || !v.scattered(in) || len(in.sealed) > 0 && !v.scatteredIn(in, total)) {
 		return nil, nil, nil
 	}
 	extents, err := v.unsavedExtents(in)
@@ -369,6 +369,12 @@ func (v *Volume) scattered(in *inode) bool {
 	return int64(len(in.dirty))*v.blockSize(in) >= foldFactor*written
 }
 
+// scatteredIn is scattered for a file of which some blocks are sealed already, of what is not yet saved. That it is read back to be
+// journalled must also fit the disk.
+func (v *Volume) scatteredIn(in *inode, total int64) bool {
+	return int64(len(in.dirty)+len(in.sealed))*v.blockSize(in) >= foldFactor*total && v.leftToJournal(total)
+}
+
 // saveNow journals what was written to a file, if that is possible.
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {
 	if err := in.fold.LockFor(ctx); err != nil {
@@ -405,14 +411,15 @@ func (v *Volume) unsavedExtents(in *inode) ([]fileExtent, error) {
 		for end := min(s.end, in.size); s.off < end; {
 			index := s.off / bs
 			stop := min(end, (index+1)*bs)
-			if id, ok := in.sealed[index]; ok {
+			o := in.dirty[index]
+			if id, ok := in.sealed[index]; ok && (o == nil || !o.covers(int(s.off-index*bs), int(stop-index*bs))) {
 				data := make([]byte, stop-s.off)
 				if err := v.copySealed(data, id, s.off-index*bs); err != nil {
 					return nil, err
 				}
 				out = append(out, fileExtent{s.off, data})
 			}
-			if o := in.dirty[index]; o != nil {
+			if o != nil {
 				for _, e := range o.ext {
 					lo, hi := max(s.off, index*bs+int64(e.off)), min(stop, index*bs+int64(e.end()))
 					if lo < hi {

@@ -30,7 +30,8 @@ func (v *Volume) publishDue(in *inode) error {
 	due := in.changed && now-since >= interval
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
-	many := len(in.dirty) > closeBlocks || in.beside > 0 // to seal them takes a while
+	many := len(in.dirty) > closeBlocks // to seal them takes a while
+	beside := in.beside > 0
 	in.mu.Unlock()
 	if !due || wait && saved {
 		return nil
@@ -39,7 +40,7 @@ func (v *Volume) publishDue(in *inode) error {
 	if free {
 		in.fold.Unlock()
 	}
-	if free && (wait || many) {
+	if free && (wait || many || beside) {
 		if done, err := v.saveNow(v.ctx, in); done && (wait || in.aside.Load()) || err != nil {
 			return err
 		}
@@ -61,24 +62,30 @@ const maxAside = 16
 // publishAside publishes a file that may have to wait for the network, or takes a while, without having others wait for that. As long as it
 // waits, or there are too many such files, what is written to it is journalled.
 func (v *Volume) publishAside(in *inode) error {
-	if in.aside.CompareAndSwap(false, true) {
-		v.acquireNode(in.id)
-		if v.asides.TryGo(func() error {
-			defer v.release(in)
-			defer in.aside.Store(false)
-			v.noteUnpublished(in, v.flush(v.ctx, in))
-			return nil
-		}) {
-			return nil
-		}
-		v.release(in)
-		in.aside.Store(false)
-	}
-	if !in.fold.TryLock() {
+	if v.startAside(in) || !in.fold.TryLock() {
 		return nil
 	}
 	defer in.fold.Unlock()
 	return v.keep(in, errNotCached)
+}
+
+// startAside has a file published aside, or reports false, if it is already or there are too many.
+func (v *Volume) startAside(in *inode) bool {
+	if v.ctx.Err() != nil || !in.aside.CompareAndSwap(false, true) {
+		return false
+	}
+	v.acquireNode(in.id)
+	started := v.asides.TryGo(func() error {
+		defer v.release(in)
+		defer in.aside.Store(false)
+		v.noteUnpublished(in, v.flush(v.ctx, in))
+		return nil
+	})
+	if !started {
+		v.release(in)
+		in.aside.Store(false)
+	}
+	return started
 }
 
 // noteUnpublished logs why a file could not be published, if it could not.

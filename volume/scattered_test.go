@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -273,5 +274,31 @@ func TestMuchInARowIsNotJournalled(t *testing.T) {
 	h.in.aside.Store(false)
 	if looks == 0 {
 		t.Error("nobody looked")
+	}
+}
+
+// TestDirectoryRenameComesAfterContent: what was closed in a directory before it is renamed enters the tree first, be it many blocks.
+func TestDirectoryRenameComesAfterContent(t *testing.T) {
+	r := newRig(t, 1, smallBlocks)
+	d, err := r.Mkdir(ctx, Caller{}, RootIno, "d", 0o755)
+	must(t, err)
+	_, h, err := r.Create(ctx, Caller{}, d.Ino, "f", 0o644, syscall.O_RDWR)
+	must(t, err)
+	r.write(h, strings.Repeat("x", (closeBlocks+50)<<14), 0)
+	r.sync()
+	for block := range int64(closeBlocks + 50) {
+		r.write(h, "y", block<<14+100)
+	}
+	must(t, h.Fsync(ctx))
+	must(t, h.Flush(ctx))
+	h.Release()
+	must(t, r.Rename(ctx, RootIno, "d", RootIno, "e", 0))
+	if r.changedHere(h.in) {
+		t.Error("the directory is renamed, and the content of its file is not in the tree")
+	}
+	r.Volume.mu.Lock()
+	defer r.Volume.mu.Unlock()
+	if n := len(r.failed); n > 0 {
+		t.Errorf("%d files wait though all is in the tree", n)
 	}
 }

@@ -357,7 +357,7 @@ func (v *Volume) settleNamed(ctx context.Context, dir *inode, name string) error
 	e, err := v.cfg.Tree.Lookup(dir.id, name)
 	v.treeMu.RUnlock()
 	if err == nil && e.Kind == namespace.KindDir {
-		if err := v.commitQueue(ctx); err != nil {
+		if err := v.commitLocal(ctx); err != nil {
 			v.log.Warn("cannot enter the content of closed files before a directory is renamed; will try again", "error", err)
 		}
 		return nil

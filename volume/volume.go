@@ -54,7 +54,7 @@ type Volume struct {
 
 	seals    chan sealJob
 	sealing  atomic.Int64   // blocks queued for sealing or being sealed
-	asides   errgroup.Group // files published aside; started by the publisher
+	asides   errgroup.Group // files published aside
 	unsynced atomic.Bool    // the state has updates that no Sync followed
 
 	commit    chan struct{} // wakes the committer; capacity 1
