@@ -232,10 +232,11 @@ func (m *machine) kill() {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		m.t.Fatal(err)
 	}
-	// It is a daemon: nobody here waits for it, and until it has gone it may still answer.
+	// It is a daemon: nobody here waits for it, and until the last of its threads has gone its socket may still be there.
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil || strings.Contains(string(stat), ") Z ") {
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") && len(threads) <= 1 {
 			return
 		}
 	}
