@@ -68,11 +68,7 @@ func (p *pace) limitBacklog(frame int64) {
 		return
 	}
 	p.backlog = 2 * frame
-	if c, err := p.raw.SyscallConn(); err == nil {
-		_ = c.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, int(2*frame))
-		})
-	}
+	setOption(p.raw, unix.TCP_NOTSENT_LOWAT, int(2*frame))
 }
 
 // beforeSend waits until n bytes may be sent.

@@ -15,13 +15,16 @@ const longestWait = time.Second
 
 // boundWaits sets longestWait for a connection if it is TCP and the kernel can (Linux 6.15).
 func boundWaits(raw net.Conn) {
-	tcp, ok := raw.(*net.TCPConn)
-	if !ok {
-		return
+	if tcp, ok := raw.(*net.TCPConn); ok {
+		setOption(tcp, unix.TCP_RTO_MAX_MS, int(longestWait.Milliseconds()))
 	}
-	if sc, err := tcp.SyscallConn(); err == nil {
-		_ = sc.Control(func(fd uintptr) {
-			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_RTO_MAX_MS, int(longestWait.Milliseconds()))
+}
+
+// setOption sets an option of a TCP connection. It is no error if the kernel will not.
+func setOption(tcp *net.TCPConn, option, value int) {
+	if c, err := tcp.SyscallConn(); err == nil {
+		_ = c.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, option, value)
 		})
 	}
 }

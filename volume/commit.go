@@ -66,7 +66,7 @@ func (v *Volume) queue(w waiting) {
 func (v *Volume) sealsLater(in *inode) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.settled() || !in.journals || in.savedGen != in.gen || len(in.dirty) > closeBlocks && !v.cfg.Peers.Alone() {
+	if in.settled() || !in.journals || in.savedGen != in.gen || in.manyHeld() && !v.cfg.Peers.Alone() {
 		return false
 	}
 	if !v.belowLocalHeld(in) {
@@ -177,8 +177,11 @@ func (in *inode) counted(fn func() error) error {
 func (in *inode) many() bool {
 	in.mu.RLock()
 	defer in.mu.RUnlock()
-	return len(in.dirty) > closeBlocks
+	return in.manyHeld()
 }
+
+// manyHeld is many with in.mu held.
+func (in *inode) manyHeld() bool { return len(in.dirty) > closeBlocks }
 
 // enqueue commits a candidate that is kept in its op, and queues others; in.fold is held.
 func (v *Volume) enqueue(in *inode) error {

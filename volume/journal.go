@@ -298,7 +298,7 @@ func (v *Volume) journalRecords(in *inode) (records [][]byte, restore func(), er
 	if in.rebased || len(in.sealed) > 0 && in.beside == 0 || total >= v.blockSize(in) && v.anyFull(in) || in.size <= int64(v.cfg.InlineMax) {
 		return nil, nil, nil
 	}
-	if total > int64(v.cfg.JournalMax) && (total > v.cfg.DirtyMax || !v.scattered(in) || len(in.sealed) > 0 && !v.scatteredIn(in, total)) {
+	if total > int64(v.cfg.JournalMax) && !v.journalsMuch(in, total) {
 		return nil, nil, nil
 	}
 	extents, err := v.unsavedExtents(in)
@@ -369,9 +369,15 @@ func (v *Volume) scattered(in *inode) bool {
 	return int64(len(in.dirty))*v.blockSize(in) >= foldFactor*written
 }
 
-// scatteredIn is scattered for a file of which some blocks are sealed already, of what is not yet saved. That it is read back to be
-// journalled must also fit the disk.
-func (v *Volume) scatteredIn(in *inode, total int64) bool {
+// journalsMuch reports whether what is not yet saved is journalled although it is more than JournalMax: it is scattered, and of
+// a file of which some is sealed already also over the sealed blocks; to read that back must then also fit the disk. in.mu is held.
+func (v *Volume) journalsMuch(in *inode, total int64) bool {
+	if total > v.cfg.DirtyMax || !v.scattered(in) {
+		return false
+	}
+	if len(in.sealed) == 0 {
+		return true
+	}
 	return int64(len(in.dirty)+len(in.sealed))*v.blockSize(in) >= foldFactor*total && v.leftToJournal(total)
 }
 

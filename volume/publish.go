@@ -30,7 +30,7 @@ func (v *Volume) publishDue(in *inode) error {
 	due := in.changed && now-since >= interval
 	wait := hot && len(in.dirty) >= putOffBlocks && now-since < putOff*interval && in.recorded.Load() < putOffBytes && !v.dirty.half() && v.scattered(in)
 	saved := in.savedGen == in.gen
-	many := len(in.dirty) > closeBlocks // to seal them takes a while
+	many := in.manyHeld()
 	beside := in.beside > 0
 	in.mu.Unlock()
 	if !due || wait && saved {
