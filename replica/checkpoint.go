@@ -27,6 +27,7 @@ type LogEnd struct {
 // joins learns of it first, and keyless devices can judge it.
 type Checkpoint struct {
 	ID    Hash // of its entry
+	Base  Hash // the checkpoint that it continues; zero: none
 	Maker DeviceID
 	Made  time.Time // by the maker's clock
 	// Active are the members whose promises it is folded by, ascending: those that
@@ -67,6 +68,7 @@ func (s *checkpointState) public() Checkpoint {
 		ID: s.entry.hash, Maker: s.entry.signer, Made: time.UnixMilli(s.entry.what.GetTime()),
 		Clock: p.GetClock(), Version: s.version(), Digest: [32]byte(p.GetDigest()),
 	}
+	copy(c.Base[:], p.GetBase())
 	for _, b := range p.GetActive() {
 		d := DeviceID(b)
 		c.Active = append(c.Active, d)

@@ -47,8 +47,16 @@ type checkpointer struct {
 	presence *presence
 	due      int                              // ticks since there should be a checkpoint
 	judged   map[replica.Hash]bool            // made anew here, with whatever result
+	outdated map[replica.Hash]bool            // those that came out differently, as they do not continue the newest one
 	folded   map[replica.Hash]namespace.Point // what those were folded to that came out the same
 	settled  replica.Hash                     // in this run
+}
+
+func newCheckpointer(n *Node, p *presence) *checkpointer {
+	return &checkpointer{
+		n: n, cfg: n.cfg.Checkpoints, presence: p,
+		judged: map[replica.Hash]bool{}, outdated: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{},
+	}
 }
 
 // checkpointLoop does what there is to do about checkpoints until ctx ends.
@@ -57,7 +65,7 @@ func (n *Node) checkpointLoop(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := &checkpointer{n: n, cfg: n.cfg.Checkpoints, presence: p, judged: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{}}
+	c := newCheckpointer(n, p)
 	tick := time.NewTicker(c.cfg.Tick)
 	defer tick.Stop()
 	for {
@@ -135,6 +143,13 @@ func (c *checkpointer) newest(list []replica.Checkpoint, upTo map[replica.Author
 	return nil
 }
 
+func idOf(cp *replica.Checkpoint) (id replica.Hash) {
+	if cp != nil {
+		id = cp.ID
+	}
+	return id
+}
+
 // covered reports whether a vector reaches as far as all these logs.
 func covered(seen map[replica.AuthorID]replica.LogEnd, upTo map[replica.AuthorID]uint64) bool {
 	for a, end := range seen {
@@ -170,8 +185,8 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 			return true
 		}
 	}
-	// Two were made at once, and neither continues the other.
-	return !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
+	// Two were made at once, and neither continues the other; or its maker had not heard yet that another is complete.
+	return c.outdated[newest.ID] || !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
 }
 
 // make makes a checkpoint if one is due and it is this device's turn.
@@ -198,9 +213,9 @@ func (c *checkpointer) make(ctx context.Context, list []replica.Checkpoint) erro
 	if err != nil {
 		return fmt.Errorf("store a checkpoint: %w", err)
 	}
-	var baseID replica.Hash
-	if base != nil {
-		baseID = base.ID
+	baseID := idOf(base)
+	if idOf(c.newest(c.n.repl.Checkpoints(), seen)) != baseID {
+		return nil // one has become complete meanwhile, which the next is to continue
 	}
 	id, err := c.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: version, Digest: tree.digest}, baseID, seen)
 	if err != nil {
@@ -234,11 +249,18 @@ func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, l
 		for a, end := range ends {
 			seen[a] = end.Seq
 		}
-		tree, err := c.n.rebuild(ctx, c.newest(list, seen), seen, cp.Active, io.Discard)
+		base := c.newest(list, seen)
+		tree, err := c.n.rebuild(ctx, base, seen, cp.Active, io.Discard)
 		if err != nil {
 			return fmt.Errorf("check a checkpoint: %w", err)
 		}
 		c.judged[cp.ID] = true
+		if tree.digest != cp.Digest && idOf(base) != cp.Base {
+			// What came of the base is folded at least as far as that, so it may show. The logs before this one may be gone.
+			c.outdated[cp.ID] = true
+			c.n.log.Info("did not endorse a checkpoint: it does not continue the newest one", "checkpoint", short(cp.ID), "newest", short(idOf(base)))
+			continue
+		}
 		if tree.digest != cp.Digest {
 			c.n.differs.Store(true)
 			c.n.log.Error("this device comes to another tree than a checkpoint says; it is not endorsed, nothing is dropped",
