@@ -98,7 +98,7 @@ const kernelReadAhead = 1 << 20
 func mountOptions(cfg Config, h hatch) []fuse.MountOption {
 	opts := []fuse.MountOption{
 		fuse.FSName(cfg.FSName), fuse.Subtype(Subtype),
-		fuse.MaxReadahead(kernelReadAhead), fuse.AsyncRead(), fuse.MaxBackground(64), fuse.CongestionThreshold(48),
+		fuse.MaxReadahead(kernelReadAhead), fuse.AsyncRead(), fuse.MaxBackground(1024), fuse.CongestionThreshold(1024),
 		fuse.HandleKillPriv(),
 		// Without asynchronous direct I/O: its waits cannot be interrupted.
 		h.initOption(fuse.InitAtomicTrunc|fuse.InitDoReaddirplus|fuse.InitReaddirplusAuto|fuse.InitExportSupport, fuse.InitAsyncDIO),

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // slowKernel drops pages when the test lets it.
@@ -200,6 +203,44 @@ func TestStuckReadHoldsUpNoOtherFile(t *testing.T) {
 	until(t, "the open file shows the new content", func() bool { return content() == "new" })
 	if b.chunks.held.Load() == 0 {
 		t.Error("the read does not wait any more")
+	}
+}
+
+// TestManyStuckReadsHoldUpNoOther has many reads wait for what only the network has; one of what is here must get through.
+func TestManyStuckReadsHoldUpNoOther(t *testing.T) {
+	r := mount(t, nil)
+	evict(t, r, "big")
+	big, err := os.Open(r.path("big"))
+	must(t, err)
+	defer big.Close()
+	must(t, unix.Fadvise(int(big.Fd()), 0, 0, unix.FADV_RANDOM)) // each page is a request
+	near, err := os.Create(r.path("hole"))
+	must(t, err)
+	defer near.Close()
+	must(t, near.Truncate(1<<20))
+	release := r.chunks.holdUp(false)
+	var reads sync.WaitGroup
+	defer func() { release(); reads.Wait() }()
+	const many = 300
+	for i := range int64(many) {
+		reads.Go(func() { _, _ = big.ReadAt(make([]byte, 1), i*4096) })
+	}
+	until(t, "the kernel has all requests", func() bool {
+		n, err := os.ReadFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/waiting", r.minor))
+		must(t, err)
+		waiting, err := strconv.Atoi(strings.TrimSpace(string(n)))
+		must(t, err)
+		return waiting >= many
+	})
+	read := make(chan error, 1)
+	go func() { _, err := near.ReadAt(make([]byte, 1), 0); read <- err }()
+	select {
+	case err := <-read:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Error("a read of a hole waits for those of what is not")
+		release()
+		<-read
 	}
 }
 
