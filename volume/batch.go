@@ -112,7 +112,7 @@ const saveFor = 2 * time.Second
 func (v *Volume) SaveAll(ctx context.Context) error {
 	far, cancel := context.WithTimeout(ctx, saveFor)
 	defer cancel()
-	err := errors.Join(v.flushAll(ctx, far), v.commitWithin(ctx, far))
+	err := errors.Join(v.flushAll(ctx, far), v.commitWithin(ctx, far, false))
 	if err != nil && v.allSaved() {
 		v.log.Warn("what was written cannot be sealed now; it is in the journal, and will be at the next start", "error", err)
 		err = nil

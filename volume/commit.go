@@ -338,10 +338,11 @@ func (v *Volume) enter(w waiting) error {
 
 // commitAll enters also what commitQueue leaves and what could not be entered before, however long that takes. On return
 // nothing that was queued before is still under way elsewhere. It does not end with ctx: that only says who is to know before it waits.
-func (v *Volume) commitAll(ctx context.Context) error { return v.commitWithin(ctx, v.ctx) }
+func (v *Volume) commitAll(ctx context.Context) error { return v.commitWithin(ctx, v.ctx, false) }
 
-// commitWithin is commitAll that waits for the network no longer than far lasts.
-func (v *Volume) commitWithin(ctx, far context.Context) error {
+// commitWithin is commitAll that waits for the network no longer than far lasts. With leave it is no error if that is not enough, and what could
+// not be had before is not waited for.
+func (v *Volume) commitWithin(ctx, far context.Context, leave bool) error {
 	err := v.commitQueue(ctx)
 	v.mu.Lock()
 	left := slices.AppendSeq(slices.Clone(v.ready), maps.Values(v.failed))
@@ -352,7 +353,19 @@ func (v *Volume) commitWithin(ctx, far context.Context) error {
 	var g errgroup.Group
 	g.SetLimit(maxAside) // most wait for the network
 	for _, w := range left {
-		g.Go(func() error { return v.tried(w, v.settle(v.ifFar(w.in, v.ctx, far), w.in)) })
+		g.Go(func() error {
+			if v.belowLocal(w.in) {
+				return v.tried(w, v.settle(v.ctx, w.in))
+			}
+			if leave && w.in.isKept() {
+				return nil
+			}
+			err := v.tried(w, v.settle(far, w.in))
+			if leave {
+				return nil
+			}
+			return err
+		})
 	}
 	return errors.Join(err, g.Wait())
 }

@@ -49,6 +49,13 @@ func (v *Volume) keepUnsealed(ctx context.Context, in *inode, why error) error {
 	return v.keep(in, why)
 }
 
+// isKept reports whether something of a file could not be sealed when that was last tried.
+func (in *inode) isKept() bool {
+	in.mu.RLock()
+	defer in.mu.RUnlock()
+	return in.kept
+}
+
 // saved reports whether all of a file that is not in the tree is in the journal; in.mu is held.
 func (in *inode) saved() bool { return in.ready == nil && in.journals && in.savedGen == in.gen }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -84,14 +85,22 @@ func TestFlushOfWhoIsKilled(t *testing.T) {
 	}
 }
 
-// TestKeptIsWaitedFor: whoever is to see all that was closed waits for what is in the journal only; what is done here does not.
-func TestKeptIsWaitedFor(t *testing.T) {
+// TestKeptIsNotWaitedFor: nobody waits for what is in the journal only, neither another mount that is to see all that was closed, or locks the
+// file, nor what is done here.
+func TestKeptIsNotWaitedFor(t *testing.T) {
 	r, h, want := overAway(t)
 	must(t, h.Flush(ctx))
 	h.Release()
-	if _, _, err := r.Publish(ctx, false); !errors.Is(err, errAway) {
-		t.Errorf("published what is not in the tree: %v", err)
+	other := r.create("other")
+	r.write(other, "other", 0)
+	must(t, other.Flush(ctx))
+	_, _, err := r.Publish(ctx, false)
+	must(t, err)
+	if r.changedHere(other.in) || !r.changedHere(h.in) {
+		t.Errorf("published, and not in the tree: what can be sealed %v, what cannot %v", r.changedHere(other.in), r.changedHere(h.in))
 	}
+	_, err = r.PublishFile(ctx, h.in.id)
+	must(t, err)
 	must(t, r.commitQueue(ctx)) // as the close of another file does
 	must(t, r.Rename(ctx, RootIno, "f", RootIno, "g", 0))
 	h = r.open("g", syscall.O_RDWR)
@@ -100,10 +109,49 @@ func TestKeptIsWaitedFor(t *testing.T) {
 	must(t, h.Flush(ctx))
 	wantAfterCrash(r, "g", want)
 	r.chunks.fail(nil, nil)
-	_, _, err := r.Publish(ctx, false)
+	_, err = r.PublishFile(ctx, h.in.id)
 	must(t, err)
 	if r.changedHere(h.in) || r.content("g") != want {
 		t.Error("published, and not in the tree")
+	}
+}
+
+// TestPublishDoesNotWaitForSlowBlocks: what waits for the network for long is left out, so that another mount is not out of step in all else.
+func TestPublishDoesNotWaitForSlowBlocks(t *testing.T) {
+	before := newRig(t, 1, smallBlocks)
+	h := before.create("f")
+	before.write(h, strings.Repeat("x", 10000), 0)
+	before.sync()
+	stuck := stuckChunks{before.chunks, make(chan struct{})}
+	r := startRig(t, 1, before.state, before.chunks, func(c *Config) {
+		smallBlocks(c)
+		c.Chunks = stuck
+	})
+	answer := sync.OnceFunc(func() { close(stuck.answer) })
+	t.Cleanup(answer) // else the volume would not close
+	h = r.open("f", syscall.O_RDWR)
+	r.write(h, "a line\n", 10000)
+	must(t, h.Fsync(ctx))
+	must(t, h.Flush(ctx)) // to be sealed soon, as what lies below is still here
+	r.chunks.sendAway()
+	published := make(chan error, 1)
+	go func() {
+		_, _, err := r.Publish(ctx, false)
+		published <- err
+	}()
+	select {
+	case err := <-published:
+		must(t, err)
+	case <-time.After(10 * time.Second):
+		t.Fatal("not published within 10s")
+	}
+	if !r.changedHere(h.in) {
+		t.Error("in the tree, without what lies below")
+	}
+	answer()
+	r.sync()
+	if r.changedHere(h.in) || !strings.HasSuffix(r.content("f"), "a line\n") {
+		t.Error("not in the tree, though all of it is here")
 	}
 }
 

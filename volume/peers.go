@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/foreverfs/forever/namespace"
 )
@@ -341,11 +342,17 @@ func (v *Volume) announceContent(ctx context.Context, in *inode) error {
 	return nil
 }
 
+// publishPatience is how long publishing all that is closed waits for the network: less than another mount waits for that.
+const publishPatience = 300 * time.Millisecond
+
 // Publish puts everything that was reported as done into the log, closed files
 // included, and returns how many batches that has. With vector it also returns
-// how many batches of every author are applied.
+// how many batches of every author are applied. What lies over blocks that cannot be had, or not soon, comes later: for its
+// sake nobody shall be out of step in everything else.
 func (v *Volume) Publish(ctx context.Context, vector bool) (seq uint64, applied map[namespace.AuthorID]uint64, err error) {
-	if err := v.commitAll(ctx); err != nil {
+	far, cancel := context.WithTimeout(v.ctx, publishPatience)
+	defer cancel()
+	if err := v.commitWithin(ctx, far, true); err != nil {
 		return 0, nil, err
 	}
 	if seq, err = v.cutBatch(); err == nil && vector {
@@ -405,16 +412,39 @@ func (v *Volume) ForgetDirs(list []namespace.NodeID, force bool, done func(kept 
 		return
 	}
 	var kept []namespace.NodeID
+	open := v.dirsOfOpen()
 	for _, id := range list {
-		if v.usedDir(id) {
+		if open[id] || v.usedDir(id) {
 			kept = append(kept, id)
 		}
 	}
 	v.Settled(func() { done(kept) })
 }
 
+// dirsOfOpen returns the directories of open files: one that another mount has moved is in a directory that the kernel need not know, and
+// the kernel goes on showing what it knows of the file.
+func (v *Volume) dirsOfOpen() map[namespace.NodeID]bool {
+	v.mu.Lock()
+	var list []*inode
+	for _, in := range v.inodes {
+		if in.opens > 0 {
+			in.pins++
+			list = append(list, in)
+		}
+	}
+	v.mu.Unlock()
+	dirs := map[namespace.NodeID]bool{}
+	for _, in := range list {
+		for _, w := range v.watchOf(in) {
+			dirs[w.Dir] = true
+		}
+		v.release(in)
+	}
+	return dirs
+}
+
 // usedDir reports whether the kernel knows a directory, or one that is shown as one with it. If it
-// does not, it knows nothing in it either.
+// does not, it knows nothing in it either, but for open files.
 func (v *Volume) usedDir(id namespace.NodeID) bool {
 	return slices.ContainsFunc(v.watch(1, id), func(w namespace.Watched) bool { return v.kernelKnows(w.Dir) })
 }

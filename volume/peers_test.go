@@ -399,20 +399,24 @@ func TestListingWatchesNoDirectory(t *testing.T) {
 	want("one behind", "a", "b", "c", "d")
 }
 
-// TestForgetDirsKeepsWhatTheKernelUses gives back two directories of which the kernel knows one.
+// TestForgetDirsKeepsWhatTheKernelUses gives back three directories, of which the kernel knows one and another holds what is open.
 func TestForgetDirsKeepsWhatTheKernelUses(t *testing.T) {
 	r, _ := peered(t)
 	var ids []namespace.NodeID
-	for _, name := range []string{"known", "unknown"} {
+	r.create("open")
+	for _, name := range []string{"known", "moved to", "unknown"} {
 		ino, id := r.mkdir(name)
 		ids = append(ids, id)
-		if name == "unknown" {
+		if name == "moved to" { // as by another mount
+			must(t, r.Rename(ctx, RootIno, "open", ino, "open", 0))
+		}
+		if name != "known" {
 			r.Forget(ino, 1)
 		}
 	}
 	var kept []namespace.NodeID
 	r.ForgetDirs(ids, false, func(list []namespace.NodeID) { kept = list })
-	if diff := cmp.Diff(ids[:1], kept); diff != "" {
+	if diff := cmp.Diff(ids[:2], kept); diff != "" {
 		t.Error(diff)
 	}
 	r.ForgetDirs(ids, true, func(list []namespace.NodeID) { kept = list })
