@@ -1,8 +1,8 @@
 package kv
 
 import (
+	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,90 +14,42 @@ import (
 // Pebble ends the process when it cannot write its log or its manifest, be it for a full disk, and when it cannot
 // write a table it tries again without a pause. So it is not told: whatever write fails breaks the state, and the goroutine
 // that wanted it waits for ever. Nothing is written after a failure; reads go on; who waits for an update or a flush gets the
-// error; and the owner is told, who ends in order. The files stay open and locked while the process lives: another one may open the
+// error; and the owner is told, who ends in order. It is the same when tables cannot be merged. The files stay open and locked while the process lives: another one may open the
 // state again. A scratch state, which nobody opens again, is closed all the same: see scratchFS.
 
-// breakage is that something has ended for good, and why.
-type breakage struct {
-	once sync.Once
-	err  error         // set before done is closed
-	done chan struct{} // closed when it has ended
-	jobs chan func()   // to goroutines that have awaited something and may again
-}
-
-// awaiterIdle is how long such a goroutine stays.
-const awaiterIdle = 100 * time.Millisecond
-
-func newBreakage() breakage { return breakage{done: make(chan struct{}), jobs: make(chan func())} }
-
-// set ends it; only the first reason counts. It returns that.
-func (b *breakage) set(err error) error {
-	b.once.Do(func() {
-		b.err = fmt.Errorf("write to the state: %w", err)
-		close(b.done)
-	})
-	return b.err
-}
-
-// get returns why it has ended, or nil.
-func (b *breakage) get() error {
-	select {
-	case <-b.done:
-		return b.err
-	default:
-		return nil
-	}
-}
-
-// await returns what fn does, or why it ended meanwhile. A goroutine that has just done such work does it, if one waits: its stack has
-// grown as needed.
-func (b *breakage) await(fn func() error) error {
-	done := make(chan error, 1)
-	job := func() { done <- fn() }
-	select {
-	case b.jobs <- job:
-	default:
-		go b.work(job)
-	}
-	select {
-	case err := <-done:
-		return err
-	case <-b.done:
-		return b.err
-	}
-}
-
-// work does a job, and what await has to do until there is no more for a while.
-func (b *breakage) work(job func()) {
-	idle := time.NewTimer(awaiterIdle)
-	defer idle.Stop()
-	for {
-		job()
-		idle.Reset(awaiterIdle)
-		select {
-		case job = <-b.jobs:
-		case <-idle.C:
-			return
-		}
-	}
-}
-
 // Broken is closed when the state takes no more updates: every Update and Sync from then on fails with why.
-func (p *Pebble) Broken() <-chan struct{} { return p.broken.done }
+func (p *Pebble) Broken() <-chan struct{} { return p.broken.Done() }
 
 // Err returns why the state takes no more updates, or nil.
-func (p *Pebble) Err() error { return p.broken.get() }
+func (p *Pebble) Err() error { return p.broken.Get() }
+
+// why is what an update gets that is not taken any more.
+func why(err error) error { return fmt.Errorf("write to the state: %w", err) }
 
 // failed breaks the state for an error of its disk, and returns only if there is none, while it is being opened, or of a scratch state.
 func (p *Pebble) failed(err error) error {
 	if !p.opened.Load() || !writefs.Failed(err) {
 		return err
 	}
-	_ = p.broken.set(err)
+	_ = p.broken.Set(why(err))
 	if !p.scratch {
 		p.park(err)
 	}
 	return err
+}
+
+// tryPause is how long pebble waits before it tries again what it does by itself.
+const tryPause = 200 * time.Millisecond
+
+// compacted breaks the state if tables that are damaged, or cannot be read, cannot be merged: pebble would try that for ever, and in the
+// end has writers wait for it.
+func (p *Pebble) compacted(err error) {
+	if writefs.Lasting(err) && !errors.Is(err, pebble.ErrCancelledCompaction) {
+		_ = p.broken.Set(why(err))
+		if !p.scratch { // who is there already waits no longer
+			_ = p.stuck.Set(why(err))
+		}
+	}
 }
 
 // dropped reports whether what is in the state is of no use any more.
@@ -105,7 +57,7 @@ func (p *Pebble) dropped() bool { return p.scratch && p.Err() != nil }
 
 // park ends all that waits for the goroutine, and does not return.
 func (p *Pebble) park(err error) {
-	_ = p.stuck.set(err)
+	_ = p.stuck.Set(why(err))
 	select {}
 }
 

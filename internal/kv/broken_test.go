@@ -2,12 +2,14 @@ package kv_test
 
 import (
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
@@ -176,4 +178,62 @@ func TestNoDescriptors(t *testing.T) {
 			t.Errorf("Close: %v", err)
 		}
 	}
+}
+
+// TestDamagedTable: pebble tries for ever to merge a table that is damaged, and in the end has those wait who write. So the state
+// breaks, and nobody waits.
+func TestDamagedTable(t *testing.T) {
+	disk := vfs.NewMem()
+	open := func() *kv.Pebble {
+		db, err := kv.OpenPebble(kv.PebbleConfig{Dir: "state", FS: disk, MemTableSize: 256 << 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return db
+	}
+	rnd := rand.NewChaCha8([32]byte{1})
+	put := func(db *kv.Pebble) error { // with a flush, as a thousand times as much would have it
+		err := db.Update(func(tx kv.Tx) error {
+			for range 100 {
+				k, v := make([]byte, 16), make([]byte, 200)
+				_, _ = rnd.Read(k)
+				_, _ = rnd.Read(v)
+				if err := tx.Put(k, v); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return errors.Join(err, db.Flush())
+	}
+	db := open()
+	if err := errors.Join(put(db), put(db), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	names, err := disk.List("state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !strings.HasSuffix(name, ".sst") {
+			continue
+		}
+		raw, err := disk.UnsafeGetFileDataBuffer("state/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw[len(raw)/2] ^= 0x40
+	}
+	db = open()
+	for n := 0; ; n++ {
+		err := within(t, "an update", func() error { return put(db) })
+		if pebble.IsCorruptionError(err) {
+			break
+		}
+		if err != nil || n == 100 {
+			t.Fatalf("update %d: %v", n, err)
+		}
+	}
+	<-db.Broken()
+	_ = within(t, "Close", db.Close) // an error if that loses something
 }

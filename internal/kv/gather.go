@@ -48,7 +48,7 @@ func (l *layer) get(key string) (value []byte, ok bool) {
 
 // commit makes the writes of one update visible. p.updates is held.
 func (p *Pebble) commit(writes map[string][]byte) error {
-	if err := p.broken.get(); err != nil {
+	if err := p.broken.Get(); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -123,7 +123,7 @@ func (p *Pebble) pour(flush bool) error {
 
 // pourLocked is pour with p.pouring held.
 func (p *Pebble) pourLocked(flush bool) error {
-	if err := p.broken.get(); err != nil {
+	if err := p.broken.Get(); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -135,11 +135,11 @@ func (p *Pebble) pourLocked(flush bool) error {
 		err = p.before()
 	}
 	if err == nil {
-		err = p.stuck.await(func() error { return p.write(going, flush) })
+		err = p.stuck.Await(func() error { return p.write(going, flush) })
 	}
 	if err != nil {
 		// What has left stays where readers find it; nothing is accepted on top of it.
-		return p.broken.set(err)
+		return p.broken.Set(why(err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

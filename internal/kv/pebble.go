@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -63,9 +64,9 @@ type Pebble struct {
 	made      uint64 // updates so far
 	gathering bool   // the pourer knows that there is something
 
-	broken breakage    // no more updates
-	stuck  breakage    // because a write failed, which some goroutine of pebble waits for
-	opened atomic.Bool // until then failures are those of OpenPebble
+	broken writefs.Breakage // no more updates
+	stuck  writefs.Breakage // because a write failed, which some goroutine of pebble waits for
+	opened atomic.Bool      // until then failures are those of OpenPebble
 
 	waker chan struct{} // capacity 1
 	quit  chan struct{}
@@ -83,7 +84,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		cfg.Logger = hclog.NewNullLogger()
 	}
 	p := &Pebble{
-		noLog: cfg.DisableWAL, scratch: cfg.Scratch, recent: &layer{}, lately: lately{max: latelyBytes, again: cfg.ReadAgain}, broken: newBreakage(), stuck: newBreakage(),
+		noLog: cfg.DisableWAL, scratch: cfg.Scratch, recent: &layer{}, lately: lately{max: latelyBytes, again: cfg.ReadAgain}, broken: writefs.NewBreakage(), stuck: writefs.NewBreakage(),
 		waker: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	log := watchedLogger{cfg.Logger, p}
@@ -116,6 +117,8 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 				log.log.Error("state is damaged", "file", info.Path, "error", info.Details)
 			}
 		},
+		CompactionEnd:   func(info pebble.CompactionInfo) { p.compacted(info.Err) },
+		BackgroundError: func(error) { time.Sleep(tryPause) },
 	}
 	var err error
 	if p.db, err = open(cfg.Dir, opts); err != nil {
@@ -255,16 +258,16 @@ func (p *Pebble) Flush() error {
 	if err := p.pour(false); err != nil {
 		return err
 	}
-	return p.stuck.await(p.db.Flush)
+	return p.stuck.Await(p.db.Flush)
 }
 
 // DiskUsage returns the bytes of all its files; 0 if no write can succeed any more.
 func (p *Pebble) DiskUsage() uint64 {
-	if p.stuck.get() != nil {
+	if p.stuck.Get() != nil {
 		return 0
 	}
 	var bytes uint64
-	err := p.stuck.await(func() error { // which waits for a manifest that is being written
+	err := p.stuck.Await(func() error { // which waits for a manifest that is being written
 		bytes = p.db.Metrics().DiskSpaceUsage()
 		return nil
 	})
@@ -280,10 +283,10 @@ func (p *Pebble) Close() error {
 	close(p.quit)
 	<-p.ended
 	err := p.pour(!p.noLog)
-	if p.stuck.get() != nil {
+	if p.stuck.Get() != nil {
 		return err
 	}
-	return errors.Join(err, p.stuck.await(p.db.Close))
+	return errors.Join(err, p.stuck.Await(p.db.Close))
 }
 
 // Raw returns the database itself, for metrics.

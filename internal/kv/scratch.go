@@ -20,7 +20,7 @@ func (s scratchFS) Unwrap() vfs.FS { return s.FS }
 
 // result returns the error of a write, or nil if the state is broken, by that one or before.
 func (s scratchFS) result(err error) error {
-	if s.p.broken.get() != nil {
+	if s.p.broken.Get() != nil {
 		return nil
 	}
 	return err

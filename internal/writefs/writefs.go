@@ -1,4 +1,5 @@
-// Package writefs has somebody hear of every write to a file system that fails, and say what becomes of it.
+// Package writefs has somebody hear of every write to a file system that fails, and say what becomes of it; a Breakage lets those
+// go on who wait for what will not happen any more.
 package writefs
 
 import (
@@ -32,6 +33,17 @@ func NoSpace(err error) error {
 // Failed reports whether err says more than that a file is there, or is not.
 func Failed(err error) bool {
 	return err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist)
+}
+
+// Lasting reports whether what failed with err fails again if it is tried again: not for want of space, descriptors or memory, of
+// which there may be some in a moment.
+func Lasting(err error) bool {
+	for _, short := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		if errors.Is(err, short) {
+			return false
+		}
+	}
+	return err != nil
 }
 
 // Unwrap returns the file system underneath.
