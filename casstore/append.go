@@ -117,6 +117,10 @@ func (s *Store) continuePack() error {
 		err = s.idx.flush()
 	}
 	s.commitMu.Unlock()
+	if err != nil && s.Err() != nil { // nor will it ever be noted
+		s.resume = 0
+		return nil
+	}
 	if err != nil {
 		return err
 	}

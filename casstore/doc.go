@@ -19,7 +19,8 @@
 //
 // Disk order: a chunk's bytes are flushed before the index names them on disk.
 // At Open whatever the packs hold beyond the index is verified and added; if
-// the index is gone or damaged it is made anew from the packs alone.
+// the index is gone or damaged it is made anew from the packs alone. An index that cannot be written any more while
+// the store is open (Store.Broken) has nobody wait: what is put lies in the packs, and is remembered until the next Open.
 //
 // Lock order: Store.appendMu, then Store.commitMu, then Store.mu; writeback.mu and packs.mu last.
 package casstore

@@ -22,6 +22,9 @@ var (
 	// durable may be lost on a power cut, so nothing more is accepted until the
 	// store is opened again, which verifies what is there.
 	ErrFailed = errors.New("casstore: an earlier flush failed")
+	// ErrIndex says that the index is damaged where it would say whether and where the store holds the chunk. The chunk can be
+	// put again; the next Open makes the index anew.
+	ErrIndex = errors.New("casstore: index damaged; the next start makes it anew")
 	// ErrVersion says that a file was written by a newer version.
 	ErrVersion = errors.New("casstore: format of a newer version")
 )

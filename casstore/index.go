@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -68,17 +69,15 @@ func (l loc) encode() []byte {
 
 func parseLoc(b []byte) (loc, error) {
 	if len(b) != locSize {
-		return loc{}, fmt.Errorf("index entry of %d bytes: %w", len(b), errIndexDamaged)
+		return loc{}, fmt.Errorf("index entry of %d bytes: %w", len(b), ErrIndex)
 	}
 	size := binary.BigEndian.Uint32(b[12:])
 	l := loc{binary.BigEndian.Uint32(b), int64(binary.BigEndian.Uint64(b[4:])), int(size &^ groupedBit), size&groupedBit != 0}
 	if l.off < packHeaderSize || l.size <= 0 || l.size > MaxChunk {
-		return loc{}, fmt.Errorf("impossible index entry: %w", errIndexDamaged)
+		return loc{}, fmt.Errorf("impossible index entry: %w", ErrIndex)
 	}
 	return l, nil
 }
-
-var errIndexDamaged = errors.New("casstore: index damaged; the next start makes it anew")
 
 // meta is what the index says about itself.
 type meta struct {
@@ -108,7 +107,7 @@ func (m meta) encode() []byte {
 
 func parseMeta(b []byte) (meta, error) {
 	if len(b) != metaSize || b[0] != metaVersion && b[0] != oldMetaVersion || b[1] > 1 {
-		return meta{}, fmt.Errorf("index header: %w", errIndexDamaged)
+		return meta{}, fmt.Errorf("index header: %w", ErrIndex)
 	}
 	cursor, err := ParsePosition(b[2 : 2+PositionSize])
 	if err != nil {
@@ -134,8 +133,15 @@ type index struct {
 	damaged atomic.Bool
 	// failing has why pebble could not write its memtables, or nil once it could. It tries again for ever, by itself.
 	failing atomic.Pointer[error]
+	// merging has why pebble could not merge tables, or nil once it could.
+	merging atomic.Pointer[error]
 	// tried says that it has tried. Capacity 1.
 	tried chan struct{}
+	// broken: nothing can be written any more.
+	broken writefs.Breakage
+	// stuck: because of what has some goroutine of pebble wait for ever.
+	stuck  writefs.Breakage
+	opened atomic.Bool // until then failures are those of openIndex
 }
 
 // failPause is how long a write waits that failed, on a full disk or else, since pebble tries again at once.
@@ -154,23 +160,26 @@ const (
 	memTableSize = 2 << 20
 	// maxMemTables is how many bytes of memtables there may be, with those that are being written, before a writer waits.
 	maxMemTables = 2 * memTableSize
+	// maxSublevels is how many sublevels of tables there may be while they cannot be merged.
+	maxSublevels = 12
 )
 
 // openIndex opens or creates the index in dir.
 func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
-	x := &index{tried: make(chan struct{}, 1)}
+	x := &index{tried: make(chan struct{}, 1), broken: writefs.NewBreakage(), stuck: writefs.NewBreakage()}
 	opts := &pebble.Options{
 		FS:                 readaround.FS{FS: vfs.OnDiskFull(writefs.FS{FS: fs, Result: paused}, func() { time.Sleep(failPause) })},
 		DisableWAL:         true,
 		FormatMajorVersion: pebble.FormatNewest,
-		Logger:             indexLogger{log},
+		Logger:             indexLogger{log, x},
 		// Memtables count in it. Small: the kernel's page cache serves the rest.
 		CacheSize:         16 << 20,
 		MemTableSize:      memTableSize,
 		MaxOpenFiles:      64,
 		DisableTableStats: true,
-		// Pebble would wait for ever, were the disk full: room waits instead.
+		// Pebble would wait for ever, were the disk full or a table damaged: room waits instead.
 		MemTableStopWritesThreshold: 4,
+		L0StopWritesThreshold:       1 << 20,
 	}
 	for i := range opts.Levels {
 		// Most questions are about chunks that are not here.
@@ -192,24 +201,69 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 			flushed = info.Err
 			x.wake()
 		},
-		// Called right after FlushEnd, with its error, or for a compaction, which is in nobody's way. FlushEnd alone
+		CompactionEnd: func(info pebble.CompactionInfo) { x.merged(info.Err) },
+		// Called right after FlushEnd, with its error, or for a compaction. FlushEnd alone
 		// gives an error for memtables that were empty, too.
 		BackgroundError: func(err error) {
-			log.Error("cannot write the chunk index yet", "error", err)
+			if x.broken.Get() == nil {
+				log.Error("cannot write the chunk index yet", "error", err)
+			}
 			if err == flushed {
 				x.failing.Store(&err)
 				x.wake()
+				return
 			}
+			time.Sleep(failPause) // what is tried again reads first
 		},
 	}
 	var err error
-	if x.db, err = pebble.Open(dir, opts); err != nil {
+	if x.db, err = openDB(dir, opts); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
+	x.opened.Store(true)
 	if err := x.load(); err != nil {
 		return nil, errors.Join(err, x.db.Close())
 	}
 	return x, nil
+}
+
+// openDB opens the database. What pebble takes for fatal is an error here too; pebble has given its lock back then.
+func openDB(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
+	defer func() {
+		if fatal := recover(); fatal != nil {
+			var ok bool
+			if err, ok = fatal.(error); !ok || errors.As(err, new(runtime.Error)) {
+				panic(fatal)
+			}
+		}
+	}()
+	return pebble.Open(dir, opts)
+}
+
+// merged notes how a compaction ended. One that fails for good is tried for ever, and tables that cannot be merged pile up.
+func (x *index) merged(err error) {
+	switch {
+	case errors.Is(err, pebble.ErrCancelledCompaction):
+		return
+	case err == nil:
+		x.merging.Store(nil)
+	default:
+		x.merging.Store(&err)
+		if writefs.Lasting(err) {
+			x.fail(err)
+		}
+	}
+	x.wake()
+}
+
+// fail has nothing be written any more.
+func (x *index) fail(err error) {
+	if err = fmt.Errorf("write index: %w", err); writefs.Lasting(err) {
+		x.damaged.Store(true)
+		err = fmt.Errorf("%w: %w", ErrIndex, err)
+	}
+	_ = x.broken.Set(err)
+	x.wake()
 }
 
 func (x *index) load() error {
@@ -229,7 +283,7 @@ func (x *index) get(id chunk.ID) (loc, error) {
 	var key [1 + chunk.IDSize]byte
 	v, closer, err := x.db.Get(entryKey(key[:0], id))
 	if err != nil {
-		return loc{}, getFailed(err)
+		return loc{}, x.readFailed(err)
 	}
 	l, err := parseLoc(v)
 	return l, errors.Join(err, closer.Close())
@@ -240,18 +294,19 @@ func (x *index) front(dst front, id chunk.ID) (front, error) {
 	var key [1 + chunk.IDSize]byte
 	v, closer, err := x.db.Get(frontKey(key[:0], id))
 	if err != nil {
-		return dst, getFailed(err)
+		return dst, x.readFailed(err)
 	}
 	return append(dst, v...), closer.Close()
 }
 
-// getFailed says what an error of pebble's Get means.
-func getFailed(err error) error {
+// readFailed says what an error of pebble's means.
+func (x *index) readFailed(err error) error {
 	switch {
 	case errors.Is(err, pebble.ErrNotFound):
 		return ErrNotFound
-	case pebble.IsCorruptionError(err):
-		return fmt.Errorf("%w: %w", errIndexDamaged, err)
+	case pebble.IsCorruptionError(err), errors.Is(err, syscall.EIO):
+		x.damaged.Store(true)
+		return fmt.Errorf("%w: %w", ErrIndex, err)
 	}
 	return fmt.Errorf("read index: %w", err)
 }
@@ -267,7 +322,7 @@ func (x *index) begin() *change { return &change{x, x.db.NewBatch(), x.meta} }
 
 // set enters id at l, with its front if that is given. An ID may be set only once in a change.
 func (c *change) set(id chunk.ID, l loc, f front) error {
-	if err := c.uncount(id); err != nil && !errors.Is(err, ErrNotFound) {
+	if err := c.uncount(id); err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrIndex) {
 		return err
 	}
 	return c.add(id, l, f)
@@ -316,7 +371,7 @@ func (c *change) commit() error {
 	if err := c.b.Set(metaKey, c.meta.encode(), nil); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
-	if err := c.b.Commit(pebble.NoSync); err != nil {
+	if err := c.x.stuck.Await(func() error { return c.b.Commit(pebble.NoSync) }); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
 	c.x.meta = c.meta
@@ -334,24 +389,45 @@ func (x *index) wake() {
 	}
 }
 
-// failure returns why nothing can be written for the moment, or nil.
+// failure returns why nothing can be written for the moment, or any more, or nil.
 func (x *index) failure() error {
+	if err := x.broken.Get(); err != nil {
+		return err
+	}
 	if err := x.failing.Load(); err != nil {
 		return fmt.Errorf("write index: %w", *err)
 	}
 	return nil
 }
 
-// room waits until there is room in the memtables, or fails if they cannot be written.
+// room waits until there is room in the memtables and below, or fails if there will be none.
 func (x *index) room() error {
 	for {
 		if err := x.failure(); err != nil {
 			return err
 		}
-		if x.db.Metrics().MemTable.Size < maxMemTables {
+		var inMemory uint64
+		var sublevels int32
+		err := x.stuck.Await(func() error {
+			m := x.db.Metrics()
+			inMemory, sublevels = m.MemTable.Size, m.Levels[0].Sublevels
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if sublevels >= maxSublevels {
+			if err := x.merging.Load(); err != nil {
+				return fmt.Errorf("write index: %w", *err)
+			}
+		}
+		if inMemory < maxMemTables {
 			return nil
 		}
-		<-x.tried
+		select {
+		case <-x.tried:
+		case <-x.broken.Done():
+		}
 	}
 }
 
@@ -361,7 +437,11 @@ func (x *index) beginFlush() (<-chan struct{}, error) {
 	if err := x.room(); err != nil {
 		return nil, err
 	}
-	flushed, err := x.db.AsyncFlush()
+	var flushed <-chan struct{}
+	err := x.stuck.Await(func() (err error) {
+		flushed, err = x.db.AsyncFlush()
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("flush index: %w", err)
 	}
@@ -379,6 +459,7 @@ func (x *index) flush() error {
 		case <-flushed:
 			return nil
 		case <-x.tried:
+		case <-x.broken.Done():
 		}
 		if err := x.failure(); err != nil {
 			return err
@@ -404,43 +485,69 @@ func (x *index) rangeOf(from, to chunk.ID, fn func(chunk.ID, loc) bool) error {
 func (x *index) iterate(from, to []byte, fn func(chunk.ID, loc) bool) (err error) {
 	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
 	if err != nil {
-		return fmt.Errorf("scan index: %w", err)
+		return x.readFailed(err)
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	for ok := it.First(); ok; ok = it.Next() {
 		v, err := it.ValueAndErr()
 		if err != nil {
-			return fmt.Errorf("scan index: %w", err)
+			return x.readFailed(err)
 		}
 		l, err := parseLoc(v)
 		if err != nil {
 			return err
 		}
 		if len(it.Key()) != 1+chunk.IDSize {
-			return fmt.Errorf("index key of %d bytes: %w", len(it.Key()), errIndexDamaged)
+			return fmt.Errorf("index key of %d bytes: %w", len(it.Key()), ErrIndex)
 		}
 		if !fn(chunk.ID(it.Key()[1:]), l) {
 			return nil
 		}
 	}
-	return it.Error()
+	if err := it.Error(); err != nil {
+		return x.readFailed(err)
+	}
+	return nil
 }
 
+// close closes it; one that is stuck stays open, and locked, while the process lives.
 func (x *index) close() error {
-	if err := x.db.Close(); err != nil {
+	if x.stuck.Get() != nil {
+		return nil
+	}
+	if err := x.stuck.Await(x.db.Close); err != nil {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return nil
 }
 
-// indexLogger passes on pebble's errors and drops its chatter.
-type indexLogger struct{ log hclog.Logger }
+// indexLogger passes on pebble's errors, drops its chatter, and has it break the index instead of ending the process.
+type indexLogger struct {
+	log hclog.Logger
+	x   *index
+}
 
 func (l indexLogger) Infof(string, ...any) {}
 func (l indexLogger) Errorf(f string, args ...any) {
-	l.log.Error("chunk index: " + fmt.Sprintf(f, args...))
+	if l.x.broken.Get() == nil {
+		l.log.Error("chunk index: " + fmt.Sprintf(f, args...))
+	}
 }
 
-// Fatalf is called when the index cannot go on; pebble requires that it does
+// Fatalf is called when the index cannot go on, as after a write of its manifest that failed; pebble requires that it does
 // not return.
-func (l indexLogger) Fatalf(f string, args ...any) { panic("chunk index: " + fmt.Sprintf(f, args...)) }
+func (l indexLogger) Fatalf(f string, args ...any) {
+	err := fmt.Errorf(f, args...)
+	for _, a := range args {
+		if cause, ok := a.(error); ok { // errors.Is shall find it
+			err = cause
+		}
+	}
+	if !l.x.opened.Load() {
+		panic(err) // which openDB recovers
+	}
+	l.log.Error("chunk index cannot go on", "error", err)
+	l.x.fail(err)
+	_ = l.x.stuck.Set(l.x.broken.Get())
+	select {}
+}

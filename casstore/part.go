@@ -85,7 +85,7 @@ func (s *Store) readPart(buf *partBuf, id chunk.ID, l loc, first, to int) (r par
 		return readApart(buf, p, l, first, to)
 	}
 	if _, hashes := l.hashes(); err == nil && len(buf.front) != hashes+PartHead {
-		err = fmt.Errorf("front of %d bytes: %w", len(buf.front), errIndexDamaged)
+		err = fmt.Errorf("front of %d bytes: %w", len(buf.front), ErrIndex)
 	}
 	if err != nil {
 		return r, err

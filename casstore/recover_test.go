@@ -67,7 +67,7 @@ func TestIndexIsRebuilt(t *testing.T) {
 			if err := s.idx.db.Set(entryKey(nil, id), []byte("nonsense"), pebble.NoSync); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := s.Get(bg, nil, id); !errors.Is(err, errIndexDamaged) {
+			if _, err := s.Get(bg, nil, id); !errors.Is(err, ErrIndex) {
 				t.Fatalf("get: %v", err)
 			}
 			if err := s.Close(); err != nil {

@@ -194,6 +194,9 @@ func (s *Store) settle() error {
 		return err
 	}
 	if err := s.commitRecent(s.durable()); err != nil {
+		if s.idx.damaged.Load() { // the next Open finds all of it in the packs
+			return nil
+		}
 		return err
 	}
 	s.appendMu.Lock()
@@ -213,6 +216,13 @@ func (s *Store) settle() error {
 	}
 	return s.idx.flush()
 }
+
+// Broken is closed when the index cannot be written any more, and Err says why. What is put is kept all the same, and found by the next
+// Open; until then nothing is freed, and what is put takes some memory.
+func (s *Store) Broken() <-chan struct{} { return s.idx.broken.Done() }
+
+// Err returns why the index cannot be written any more, or nil.
+func (s *Store) Err() error { return s.idx.broken.Get() }
 
 // Add stores sealed and returns its ID. It reports whether the chunk was new. On
 // return the chunk is readable, and Sync will make it durable, whether it was new
@@ -281,7 +291,7 @@ func (s *Store) lookup(id chunk.ID) (has bool, commits uint64, err error) {
 	s.mu.RUnlock()
 	_, err = s.locate(id)
 	switch {
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged), errors.Is(err, ErrIndex):
 		return false, commits, nil
 	case err != nil:
 		return false, commits, err
@@ -302,7 +312,7 @@ func (s *Store) locate(id chunk.ID) (loc, error) {
 	case closed:
 		return loc{}, ErrClosed
 	case !ok:
-		if l, err = s.idx.get(id); errors.Is(err, errIndexDamaged) {
+		if l, err = s.idx.get(id); errors.Is(err, ErrIndex) {
 			err = errors.Join(err, s.markRebuild())
 		}
 	}
@@ -329,7 +339,7 @@ func (s *Store) Size(id chunk.ID) (int, error) {
 
 // Get appends the bytes of chunk id to dst, verified. ErrNotFound says that the
 // store does not hold it; ErrDamaged that the disk no longer does: the chunk
-// then counts as not held, so that it can be put again. On error dst is
+// then counts as not held, so that it can be put again; ErrIndex that this cannot be known. On error dst is
 // returned as it was given.
 func (s *Store) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, error) {
 	if err := ctx.Err(); err != nil {

@@ -20,6 +20,9 @@ func explain(cfg Config, err error) error {
 	switch kind := classify(err); {
 	case kind == fail.NoSpace:
 		return &fail.Error{Kind: kind, Op: "the disk of " + in + " is full", Err: words(err), Next: "free some space and start again; what fsync has returned for is there"}
+	case errors.Is(err, casstore.ErrIndex):
+		return &fail.Error{Kind: fail.Damaged, Op: "the index of the chunks in " + in + " is damaged on the disk", Err: words(err),
+			Next: "start again: it is made anew from the chunks, and nothing is lost"}
 	case errors.Is(err, sealedfs.ErrKey), errors.Is(err, sealedfs.ErrNotSealed):
 		return &fail.Error{Kind: fail.Key, Op: "open the state in " + in, Err: words(err), Next: "key and state do not belong together: restore both from one copy"}
 	case errors.Is(err, sealedfs.ErrVersion), errors.Is(err, casstore.ErrVersion):

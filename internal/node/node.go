@@ -166,6 +166,7 @@ func (n *Node) open() (err error) {
 	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
 		return err
 	}
+	n.spawn("keep the index of the chunks", n.watchStore)
 	if n.store.IndexRebuilt() {
 		if err := n.forgetIndexSums(); err != nil {
 			return err

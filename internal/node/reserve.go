@@ -146,3 +146,13 @@ func (n *Node) watchState(ctx context.Context) error {
 		return nil
 	}
 }
+
+// watchStore ends the node if the index of its chunks cannot be written any more.
+func (n *Node) watchStore(ctx context.Context) error {
+	select {
+	case <-n.store.Broken():
+		return n.store.Err()
+	case <-ctx.Done():
+		return nil
+	}
+}
