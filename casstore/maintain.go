@@ -210,8 +210,11 @@ func (s *Store) mendFront(e placed, hashes, sealed []byte) error {
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if bytes.Equal(has, want) || !s.liesAt(e.id, e.l) || s.idx.failure() != nil {
+	if bytes.Equal(has, want) || s.idx.failure() != nil {
 		return nil
+	}
+	if there, err := s.liesAt(e.id, e.l); err != nil || !there {
+		return err
 	}
 	c := s.idx.begin()
 	if err := c.setFront(e.id, want); err != nil {
@@ -364,8 +367,14 @@ func (s *Store) empty(ctx context.Context, numbers []uint32) (moved int64, err e
 				return err
 			}
 			buf, err = s.Get(ctx, buf[:0], e.id)
-			if (errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged)) && !s.liesAt(e.id, e.l) {
-				continue // deleted meanwhile, or forgotten just now; what only cannot be read now may yet be
+			if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
+				there, lerr := s.liesAt(e.id, e.l)
+				if lerr != nil {
+					return lerr
+				}
+				if !there {
+					continue // deleted meanwhile, or forgotten just now; what only cannot be read now may yet be
+				}
 			}
 			if err == nil {
 				err = s.move(e.id, buf, e.l)
@@ -411,8 +420,8 @@ func (s *Store) move(id chunk.ID, sealed []byte, from loc) error {
 	// Deletions wait from here on.
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
-	if !s.liesAt(id, from) {
-		return nil
+	if there, err := s.liesAt(id, from); err != nil || !there {
+		return err
 	}
 	_, _, err := s.write(record{id: id, size: len(sealed), grouped: len(hashes) > 0}, rec, true)
 	return err

@@ -192,8 +192,15 @@ func (s *Store) drop(ids []chunk.ID, only *loc) error {
 	c := s.idx.begin()
 	dropped := map[chunk.ID]bool{}
 	for _, id := range ids {
-		if dropped[id] || only != nil && !s.liesAt(id, *only) {
+		if dropped[id] {
 			continue
+		}
+		if only != nil {
+			if there, err := s.liesAt(id, *only); err != nil {
+				return errors.Join(err, c.abort())
+			} else if !there {
+				continue
+			}
 		}
 		dropped[id] = true
 		if err := c.remove(id); err != nil && !errors.Is(err, ErrNotFound) {
@@ -213,15 +220,18 @@ func (s *Store) drop(ids []chunk.ID, only *loc) error {
 }
 
 // liesAt reports whether id is held at l.
-func (s *Store) liesAt(id chunk.ID, l loc) bool {
+func (s *Store) liesAt(id chunk.ID, l loc) (bool, error) {
 	s.mu.RLock()
 	at, ok := s.recent[id]
 	s.mu.RUnlock()
 	if !ok {
 		var err error
-		if at, err = s.idx.get(id); err != nil {
-			return false
+		if at, err = s.idx.get(id); errors.Is(err, ErrNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
 		}
 	}
-	return at == l
+	return at == l, nil
 }

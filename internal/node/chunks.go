@@ -41,11 +41,14 @@ func (c *chunks) Get(ctx context.Context, dst []byte, id chunk.ID) ([]byte, erro
 	if err == nil {
 		return out, nil
 	}
-	if !errors.Is(err, casstore.ErrNotFound) && !errors.Is(err, casstore.ErrDamaged) {
-		return dst, err
-	}
-	if errors.Is(err, casstore.ErrDamaged) {
+	switch {
+	case errors.Is(err, casstore.ErrNotFound):
+	case errors.Is(err, casstore.ErrDamaged):
 		c.log.Warn("chunk damaged on disk, fetching it again", "chunk", id)
+	case errors.Is(err, casstore.ErrIndex):
+		c.log.Warn("index of chunks damaged on disk, fetching a chunk", "chunk", id)
+	default:
+		return dst, err
 	}
 	sealed, err := c.peers.Fetch(ctx, id)
 	if err != nil {
