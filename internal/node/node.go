@@ -155,6 +155,9 @@ func (n *Node) open() (err error) {
 	if n.keys, err = loadKeys(n.dir, n.cfg.Passphrase); err != nil {
 		return err
 	}
+	if err := n.dir.writeSums(n.sums, false); err != nil { // the others are for what changes from here on
+		return err
+	}
 	if n.state, err = openState(n.dir, n.keys, n.format.Role, n.log.Named("state")); err != nil {
 		return err
 	}
