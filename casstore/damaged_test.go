@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
@@ -154,4 +155,33 @@ func TestOpenIndexManifestFails(t *testing.T) {
 	if !errors.Is(err, syscall.EIO) {
 		t.Errorf("open: %v", err)
 	}
+}
+
+// TestIndexDamagedWhereRecoveryLooks: an Open that has to enter chunks, as after a crash, and finds the index damaged makes it anew.
+func TestIndexDamagedWhereRecoveryLooks(t *testing.T) {
+	disk, _ := filled(t, 300)
+	flipTables(t, disk)
+	s := mustOpen(t, kinds[0], disk).(*Store)
+	if err := s.idx.db.Set(metaKey, meta{}.encode(), pebble.NoSync); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.idx.flush(), s.release()); err != nil {
+		t.Fatal(err)
+	}
+	s.closed = true
+	calls, failing := 0, errors.New("not now")
+	cfg := Config{Dir: "store", FS: disk, Rebuilding: func() error { calls++; return failing }}
+	if _, err := Open(cfg); !errors.Is(err, failing) {
+		t.Fatalf("open while nobody may make the index anew: %v", err)
+	}
+	failing = nil
+	s, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if calls != 2 {
+		t.Errorf("it was said %d times that the index is made anew", calls)
+	}
+	wantHeld(t, s, seq(300)...)
 }

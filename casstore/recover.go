@@ -3,6 +3,7 @@ package casstore
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 
@@ -29,21 +30,28 @@ func (s *Store) openIndex() error {
 		}
 		s.log.Warn("chunk index is damaged, making it anew from the packs", "error", err)
 	}
-	s.rebuilt = true
+	return s.newIndex()
+}
+
+// newIndex puts an empty index in place of the one there is, which is not open.
+func (s *Store) newIndex() (err error) {
+	dir, mark := s.fs.PathJoin(s.cfg.Dir, indexDir), s.fs.PathJoin(s.cfg.Dir, rebuildMark)
+	if s.cfg.Rebuilding != nil {
+		if err := s.cfg.Rebuilding(); err != nil {
+			return err
+		}
+	}
 	if err := s.fs.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove damaged index: %w", err)
 	}
 	if s.idx, err = openIndex(s.fs, dir, s.log); err != nil {
 		return err
 	}
-	if marked {
-		return s.fs.Remove(mark)
+	if err := s.fs.Remove(mark); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	return nil
 }
-
-// IndexRebuilt reports whether Open threw the index away and made it anew, so that its files are other ones under the same names.
-func (s *Store) IndexRebuilt() bool { return s.rebuilt }
 
 // rebuildable reports whether an index that fails to open with err may be
 // thrown away: it may unless the disk is to blame rather than what is on it.

@@ -37,6 +37,10 @@ type Config struct {
 	// flush, to be verified again after a crash; 0 means 128 MiB.
 	IndexFlush int64
 
+	// Rebuilding is called before Open makes the index anew, the files of which are then other ones under the same names; may
+	// be nil. Its error is Open's.
+	Rebuilding func() error
+
 	flushWithin time.Duration // 0 means 1 s: see crowd
 }
 
@@ -75,7 +79,6 @@ type Store struct {
 	writeback writeback // of the pack that is appended to
 
 	markOnce sync.Once
-	rebuilt  bool // by Open
 
 	// commitMu serialises changes of the index.
 	commitMu  sync.Mutex
@@ -127,7 +130,17 @@ func Open(cfg Config) (_ *Store, err error) {
 	if err := s.openIndex(); err != nil {
 		return nil, err
 	}
-	if err := s.recover(); err != nil {
+	if err = s.recover(); errors.Is(err, ErrIndex) {
+		s.log.Warn("chunk index is damaged, making it anew from the packs", "error", err)
+		if err = s.idx.close(); err == nil {
+			s.idx = nil
+			err = s.newIndex()
+		}
+		if err == nil {
+			err = s.recover()
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("recover chunk store: %w", err)
 	}
 	s.space = newSpace(s.fs, cfg.Dir, cfg.Reserve)

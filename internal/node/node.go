@@ -97,7 +97,7 @@ type Node struct {
 	budget  budget
 	sums    sums     // of files that do not change
 	noticed []string // what was damaged when the node started
-	damaged []string // tables that were, if they were looked at
+	damaged []string // tables of the state that were, if they were looked at
 	repl    *replica.Replica
 	epochs  *epochs        // nil on a keyless replica
 	vol     *volume.Volume // nil on a keyless replica
@@ -166,15 +166,10 @@ func (n *Node) open() (err error) {
 	if err := n.upgrade(); err != nil {
 		return err
 	}
-	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store")}); err != nil {
+	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store"), Rebuilding: n.forgetIndexSums}); err != nil {
 		return err
 	}
 	n.spawn("keep the index of the chunks", n.watchStore)
-	if n.store.IndexRebuilt() {
-		if err := n.forgetIndexSums(); err != nil {
-			return err
-		}
-	}
 	if err := n.loadBudget(); err != nil {
 		return err
 	}

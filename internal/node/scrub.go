@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -25,7 +26,14 @@ func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) 
 	chunks, err := n.store.Scrub(ctx, func(p casstore.Progress) {
 		fn(control.ScrubProgress{Chunks: p.Chunks, Total: p.TotalChunks, Bytes: p.Bytes})
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, casstore.ErrIndex): // the rest can be verified all the same
+		rep.Lost++
+		rep.Problems = append(rep.Problems, "the index of the chunks is damaged, so not all chunks were verified; the next start makes it anew: scrub again after that")
+		if err := n.dir.rebuildIndex(); err != nil {
+			return rep, err
+		}
+	case err != nil:
 		return rep, err
 	}
 	rep.Chunks, rep.Bytes, rep.Damaged = chunks.Chunks, chunks.Bytes, uint64(len(chunks.Damaged)+chunks.Records)

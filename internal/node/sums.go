@@ -28,6 +28,8 @@ import (
 const (
 	sumsName  = "sums"
 	sumsMagic = "forever checksums 1"
+	// rebuildMark has the store make the index of the chunks anew.
+	rebuildMark = chunksName + "/rebuild"
 )
 
 // sum is the checksum of one file.
@@ -193,6 +195,9 @@ func (d *dataDir) checkSums() (known sums, warnings []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("read checksums: %w", err)
 	}
+	if _, err := os.Stat(d.join(rebuildMark)); err == nil { // the last start may have begun to make it anew
+		known.forgetIndex()
+	}
 	for name, want := range known {
 		_, fixed := summed(name)
 		if fixed { // tables are the scrub's business
@@ -219,6 +224,19 @@ func (n *Node) compareSums() error {
 	if err != nil {
 		return err
 	}
+	if n.cfg.Verify {
+		tables, _, err := n.dir.damagedTables(n.ctx, known)
+		if err != nil {
+			return err
+		}
+		for _, name := range tables {
+			if ofIndex(name) {
+				warnings = append(warnings, name)
+			} else {
+				n.damaged = append(n.damaged, name)
+			}
+		}
+	}
 	for _, name := range warnings {
 		n.log.Warn("a file is not as it was left; what it said is made anew", "file", name)
 		n.noticed = append(n.noticed, "file "+n.dir.join(name)+" was not as it was left when the node started; what it said was made anew")
@@ -226,20 +244,21 @@ func (n *Node) compareSums() error {
 			if err := n.dir.rebuildIndex(); err != nil {
 				return err
 			}
+			known.forgetIndex()
 		}
 	}
 	n.sums = known
-	if n.cfg.Verify {
-		if n.damaged, _, err = n.dir.damagedTables(n.ctx, known); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
-// forgetIndexSums forgets the sums of an index that was made anew: its files have the names of others.
+// forgetIndex forgets the sums of the index of the chunks.
+func (s sums) forgetIndex() {
+	maps.DeleteFunc(s, func(name string, _ sum) bool { return ofIndex(name) })
+}
+
+// forgetIndexSums forgets the sums of an index that is about to be made anew: its files will have the names of others.
 func (n *Node) forgetIndexSums() error {
-	maps.DeleteFunc(n.sums, func(name string, _ sum) bool { return ofIndex(name) })
+	n.sums.forgetIndex()
 	return n.dir.writeSums(n.sums, false)
 }
 
@@ -258,7 +277,7 @@ const restoreOrJoin = "restore the data directory from a copy, or let this devic
 
 // rebuildIndex has the next start make the index of the chunks anew.
 func (d *dataDir) rebuildIndex() error {
-	err := writeFile(d.join(chunksName), "rebuild", nil)
+	err := writeFile(d.join(chunksName), filepath.Base(rebuildMark), nil)
 	if errors.Is(err, os.ErrNotExist) { // which the next start must not take for a store that is to be made
 		return &fail.Error{Kind: fail.Damaged, Op: "directory " + d.join(chunksName) + " is missing", Next: restoreOrJoin}
 	}
