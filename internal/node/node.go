@@ -166,7 +166,11 @@ func (n *Node) open() (err error) {
 	if err := n.upgrade(); err != nil {
 		return err
 	}
-	if n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store"), Rebuilding: n.forgetIndexSums}); err != nil {
+	err = n.dir.inReserve(func() (err error) {
+		n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store"), Rebuilding: n.forgetIndexSums})
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	n.spawn("keep the index of the chunks", n.watchStore)

@@ -43,6 +43,15 @@ func stateDisk(d *dataDir, fs vfs.FS) vfs.FS {
 	})}
 }
 
+// inReserve does fn, and once more in place of the reserve if it finds no room.
+func (d *dataDir) inReserve(fn func() error) error {
+	err := fn()
+	if errors.Is(writefs.NoSpace(err), syscall.ENOSPC) && os.Remove(d.join(reserveName)) == nil {
+		err = fn()
+	}
+	return err
+}
+
 // roomBeside returns ENOSPC if the disk has no room for so many bytes beside what chunks leave free.
 func (n *Node) roomBeside(bytes uint64) error {
 	total, free, err := n.diskUsage()

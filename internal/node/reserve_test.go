@@ -44,3 +44,29 @@ func TestReserveIsSpent(t *testing.T) {
 		})
 	}
 }
+
+// TestStartOnFullDisk: a start after a kill -9, on a disk that another program has filled since, has the room that is held for it.
+func TestStartOnFullDisk(t *testing.T) {
+	n, disk := smallNode(t)
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// As a killed node leaves it.
+	if err := os.WriteFile(n.dir.join(reserveName), make([]byte, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	filler, err := os.Create(filepath.Join(disk, "filler"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer filler.Close()
+	for err == nil {
+		_, err = filler.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	if err := mustOpen(t, n.cfg).Close(); err != nil {
+		t.Error(err)
+	}
+}

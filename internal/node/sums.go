@@ -115,7 +115,7 @@ func (d *dataDir) writeSums(known sums, all bool) error {
 	if err != nil {
 		return fmt.Errorf("sum files up: %w", err)
 	}
-	return writeFile(d.path, sumsName, out.marshal())
+	return d.inReserve(func() error { return writeFile(d.path, sumsName, out.marshal()) })
 }
 
 func (s sums) marshal() []byte {
@@ -277,7 +277,7 @@ const restoreOrJoin = "restore the data directory from a copy, or let this devic
 
 // rebuildIndex has the next start make the index of the chunks anew.
 func (d *dataDir) rebuildIndex() error {
-	err := writeFile(d.join(chunksName), filepath.Base(rebuildMark), nil)
+	err := d.inReserve(func() error { return writeFile(d.join(chunksName), filepath.Base(rebuildMark), nil) })
 	if errors.Is(err, os.ErrNotExist) { // which the next start must not take for a store that is to be made
 		return &fail.Error{Kind: fail.Damaged, Op: "directory " + d.join(chunksName) + " is missing", Next: restoreOrJoin}
 	}
