@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -194,5 +195,32 @@ func TestKeylessReplicaHoldsAndRefuses(t *testing.T) {
 	}
 	if err := r.Mount(MountConfig{Mountpoint: t.TempDir()}); fail.KindOf(err) != fail.Keyless {
 		t.Errorf("Mount: %v", err)
+	}
+}
+
+// TestTableMissing: a state that has lost a file is damaged.
+func TestTableMissing(t *testing.T) {
+	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	if _, err := Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second start writes out what the first has in its log
+		if err := mustOpen(t, cfg).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tables, err := filepath.Glob(filepath.Join(cfg.Dir, stateName, "*.sst"))
+	if err != nil || len(tables) == 0 {
+		t.Fatal(tables, err)
+	}
+	if err := os.Remove(tables[0]); err != nil {
+		t.Fatal(err)
+	}
+	n, err := Open(t.Context(), cfg)
+	if err == nil {
+		_ = n.Close()
+	}
+	if fail.KindOf(err) != fail.Damaged {
+		t.Errorf("open: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net"
+	"os"
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -223,7 +224,11 @@ func openState(d *dataDir, k keys, role string, log hclog.Logger) (*kv.Pebble, e
 	if role == RoleMember {
 		fs = sealedfs.New(fs, k.disk)
 	}
-	return kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs, ReadAgain: namespace.ReadAgain, Logger: log})
+	state, err := kv.OpenPebble(kv.PebbleConfig{Dir: d.join(stateName), FS: fs, ReadAgain: namespace.ReadAgain, Logger: log})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, &fail.Error{Kind: fail.Damaged, Op: "the state in " + d.join(stateName) + " has lost a file", Err: words(err), Next: restoreOrJoin}
+	}
+	return state, err
 }
 
 // tcp makes the transport between devices.
