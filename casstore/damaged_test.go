@@ -128,6 +128,9 @@ func TestIndexManifestFails(t *testing.T) {
 			if err := s.Err(); !errors.Is(err, cause) {
 				t.Errorf("broken: %v", err)
 			}
+			if !s.Held() {
+				t.Error("the index is stuck, and can be opened again")
+			}
 			putAndEnter(t, s, 20, 10)
 			wantHeld(t, s, seq(30)...)
 			_ = soon(t, "Stats", func() error { _, err := s.Stats(); return err })

@@ -237,6 +237,10 @@ func (s *Store) Broken() <-chan struct{} { return s.idx.broken.Done() }
 // Err returns why the index cannot be written any more, or nil.
 func (s *Store) Err() error { return s.idx.broken.Get() }
 
+// Held reports whether files of the index stay open, and locked, until the process ends, also after Close: some goroutine of the database
+// waits for a write that failed.
+func (s *Store) Held() bool { return s.idx.stuck.Get() != nil }
+
 // Add stores sealed and returns its ID. It reports whether the chunk was new. On
 // return the chunk is readable, and Sync will make it durable, whether it was new
 // or not. Add neither keeps nor changes sealed. A disk too full gives an error that

@@ -233,7 +233,7 @@ func (h *Host) stopped(dir string, n *Node, log hclog.Logger, err error) {
 		h.end(err)
 		return
 	}
-	if n.state.Err() != nil {
+	if n.held() {
 		log.Error("stopped serving this volume: "+errHeld.Error()+"; ending, to be started again", "error", err)
 		h.end(err)
 		return

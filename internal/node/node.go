@@ -134,7 +134,7 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	n.waiting, n.stopWaiting = context.WithCancel(n.ctx)
 	if err := n.open(); err != nil {
 		err = errors.Join(explain(cfg, err), n.Close())
-		if n.state != nil && n.state.Err() != nil {
+		if n.held() {
 			err = errors.Join(err, errHeld)
 		}
 		return nil, err
@@ -142,8 +142,13 @@ func Open(ctx context.Context, cfg Config) (*Node, error) {
 	return n, nil
 }
 
-// errHeld says that a state could not be written, and that its files stay locked while the process lives.
-var errHeld = errors.New("only another process can open the state again")
+// errHeld says that a state could not be written, or the index of the chunks, and that its files stay locked while the process lives.
+var errHeld = errors.New("only another process can open the data directory again")
+
+// held reports whether that is so.
+func (n *Node) held() bool {
+	return n.state != nil && n.state.Err() != nil || n.store != nil && n.store.Held()
+}
 
 func (n *Node) open() (err error) {
 	if n.dir, n.format, err = openDataDir(n.cfg.Dir); err != nil {
