@@ -213,7 +213,9 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 				x.wake()
 				return
 			}
-			time.Sleep(failPause) // what is tried again reads first
+			if !errors.Is(err, syscall.ENOSPC) { // which has waited in vfs.OnDiskFull, and room waits for this
+				time.Sleep(failPause)
+			}
 		},
 	}
 	var err error
