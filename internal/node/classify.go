@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/foreverfs/forever/internal/fail"
+	"github.com/foreverfs/forever/replica"
 )
 
 // classify finds the kind of an error that has none yet.
@@ -39,4 +40,5 @@ var classes = []struct {
 	{syscall.ENOTDIR, fail.Path},
 	{syscall.EISDIR, fail.Path},
 	{syscall.EROFS, fail.Path},
+	{replica.ErrUnavailable, fail.Unavailable},
 }

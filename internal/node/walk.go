@@ -9,6 +9,7 @@ import (
 
 	"github.com/foreverfs/forever/internal/fail"
 	"github.com/foreverfs/forever/namespace"
+	"github.com/foreverfs/forever/replica"
 	"github.com/foreverfs/forever/volume"
 )
 
@@ -131,12 +132,24 @@ func pathError(p string, err error) error {
 	case kind == fail.Damaged:
 		return &fail.Error{Kind: kind, Op: "look up " + p + ": the state of this node is damaged on the disk", Err: words(err), Next: restoreOrJoin}
 	case kind == fail.Unavailable:
-		return &fail.Error{Kind: kind, Op: "read " + p, Err: words(err), Next: "connect to a device that holds it (fsmount status)"}
+		return &fail.Error{Kind: kind, Op: "read " + p + ": nobody reachable holds all of its content", Err: words(root(err, replica.ErrUnavailable)),
+			Next: "connect to a device that holds it (fsmount status)"}
 	}
 	if kind == fail.Internal && errnoLike(err) {
 		kind = fail.Path
 	}
 	return &fail.Error{Kind: kind, Op: p, Err: words(err)}
+}
+
+// root returns the innermost error in err's chain that adds something to is: what callers said around it is not for people.
+func root(err, is error) error {
+	for {
+		in := errors.Unwrap(err)
+		if in == nil || in == is || !errors.Is(in, is) {
+			return err
+		}
+		err = in
+	}
 }
 
 // errnoLike reports whether err says something about the path rather than about

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// loses damages what the machine's packs hold from the 64 KiB on, while no node runs on it.
+func (m *machine) loses() {
+	m.t.Helper()
+	packs, err := filepath.Glob(filepath.Join(m.data, "chunks", "*.pack"))
+	if err != nil || len(packs) == 0 {
+		m.t.Fatal(packs, err)
+	}
+	for _, name := range packs {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for i := 64 << 10; i < len(raw); i++ {
+			raw[i] ^= 0xff
+		}
+		if err := os.WriteFile(name, raw, 0o600); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// random returns bytes that no compressor makes fewer of.
+func random(size int) string {
+	data := make([]byte, size)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(data)
+	return string(data)
+}
+
+// TestContentNobodyHas: cat and get say that it is the content that is missing, in words for people.
+func TestContentNobodyHas(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	m.putFile("file", random(200_000), 0o600)
+	m.loses()
+	out := filepath.Join(t.TempDir(), "out")
+	for _, args := range [][]string{{"cat", "file"}, {"get", "file", out}} {
+		r := m.run(nil, args...)
+		checkFailure(t, r, 15, "read /file: nobody reachable holds all of its content", args)
+		if strings.Contains(r.err, "inode") {
+			t.Errorf("%v: %s", args, r.err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(out)); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
