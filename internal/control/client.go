@@ -114,10 +114,16 @@ func (c *Client) Remove(ctx context.Context, path string, recursive bool) error 
 
 // History asks what a path had.
 func (c *Client) History(ctx context.Context, path string) (h History, err error) {
-	err = c.call(ctx, http.MethodGet, "/v1/history?"+url.Values{"path": {path}}.Encode(), nil, &h)
-	for i := range h.Entries {
-		unraw(&h.Entries[i].Name, h.Entries[i].Raw)
-	}
+	err = c.stream(ctx, http.MethodGet, "/v1/history?"+url.Values{"path": {path}}.Encode(), nil, func(e event) error {
+		if e.Content != nil {
+			h.Contents = append(h.Contents, *e.Content)
+		}
+		if e.Past != nil {
+			unraw(&e.Past.Name, e.Past.Raw)
+			h.Entries = append(h.Entries, *e.Past)
+		}
+		return nil
+	})
 	return h, err
 }
 

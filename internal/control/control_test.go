@@ -123,7 +123,13 @@ func (f *fakeNode) Remove(_ context.Context, path string, recursive bool) error 
 	return nil
 }
 
-func (f *fakeNode) History(_ context.Context, path string) (History, error) {
+func (f *fakeNode) History(_ context.Context, path string) (h History, err error) {
+	if path == "large" {
+		for i := range 2000 {
+			h.Entries = append(h.Entries, PastEntry{Name: strings.Repeat("n", 10<<10) + fmt.Sprint(i) + "\xff"})
+		}
+		return h, nil
+	}
 	if _, ok := f.files[path]; !ok {
 		return History{}, &fail.Error{Kind: fail.Path, Op: path + " never was"}
 	}
@@ -328,6 +334,10 @@ func TestHistoryAndRestore(t *testing.T) {
 	}
 	if _, err := c.History(t.Context(), "other"); fail.KindOf(err) != fail.Path {
 		t.Errorf("history of what never was: %v", err)
+	}
+	h, err = c.History(t.Context(), "large")
+	if err != nil || len(h.Entries) != 2000 || !strings.HasSuffix(h.Entries[1999].Name, "n1999\xff") {
+		t.Errorf("history of a large directory: %d entries, %v", len(h.Entries), err)
 	}
 	done, err := c.Restore(t.Context(), RestoreRequest{Path: "old", Version: "0123abcd", To: "new"})
 	if err != nil || done.Files != 1 || string(f.files["new"]) != "content" {

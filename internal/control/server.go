@@ -273,10 +273,15 @@ func (s *server) history(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	for i := range h.Entries {
-		h.Entries[i].Raw = rawName(h.Entries[i].Name)
+	out := newEvents(w)
+	for i := 0; i < len(h.Contents) && err == nil; i++ {
+		err = out.sendLazily(event{Content: &h.Contents[i]})
 	}
-	writeJSON(w, http.StatusOK, h)
+	for i := 0; i < len(h.Entries) && err == nil; i++ {
+		h.Entries[i].Raw = rawName(h.Entries[i].Name)
+		err = out.sendLazily(event{Past: &h.Entries[i]})
+	}
+	out.end(err)
 }
 
 func (s *server) restore(w http.ResponseWriter, r *http.Request) {

@@ -250,6 +250,8 @@ type PutOptions struct {
 type event struct {
 	Progress *Progress      `json:"progress,omitempty"`
 	Entry    *Entry         `json:"entry,omitempty"`
+	Content  *PastContent   `json:"content,omitempty"`
+	Past     *PastEntry     `json:"past,omitempty"`
 	Scrub    *ScrubProgress `json:"scrub,omitempty"`
 	Scrubbed *ScrubReport   `json:"scrubbed,omitempty"`
 	Done     bool           `json:"done,omitempty"`
