@@ -213,15 +213,20 @@ func (c *Client) Wait(ctx context.Context, req WaitRequest, fn func(Progress)) e
 
 // Scrub has the node verify everything on its disk.
 func (c *Client) Scrub(ctx context.Context, fn func(ScrubProgress)) (rep ScrubReport, err error) {
+	var problems []string
 	err = c.stream(ctx, http.MethodPost, "/v1/scrub", struct{}{}, func(e event) error {
 		if e.Scrub != nil {
 			fn(*e.Scrub)
+		}
+		if e.Problem != "" {
+			problems = append(problems, e.Problem)
 		}
 		if e.Scrubbed != nil {
 			rep = *e.Scrubbed
 		}
 		return nil
 	})
+	rep.Problems = problems
 	return rep, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func (f *fakeNode) SetQuota(_ context.Context, bytes int64) error {
 
 func (f *fakeNode) Scrub(_ context.Context, fn func(ScrubProgress)) (ScrubReport, error) {
 	fn(ScrubProgress{Chunks: 1, Total: 2})
-	return ScrubReport{Chunks: 2, Problems: []string{"p"}}, nil
+	return ScrubReport{Chunks: 2, Problems: slices.Repeat([]string{strings.Repeat("p", 200)}, 10_000)}, nil
 }
 
 func (f *fakeNode) List(_ context.Context, path string, fn func(Entry) error) error {
@@ -183,8 +184,8 @@ func TestRequests(t *testing.T) {
 		t.Errorf("Policy = %+v, %v", list, err)
 	}
 	var seen []ScrubProgress
-	if rep, err := c.Scrub(ctx, func(p ScrubProgress) { seen = append(seen, p) }); err != nil || rep.Chunks != 2 || len(seen) != 1 {
-		t.Errorf("Scrub = %+v, %v, %+v", rep, err, seen)
+	if rep, err := c.Scrub(ctx, func(p ScrubProgress) { seen = append(seen, p) }); err != nil || rep.Chunks != 2 || len(seen) != 1 || len(rep.Problems) != 10_000 {
+		t.Errorf("Scrub = %d chunks, %d problems, %v, %+v", rep.Chunks, len(rep.Problems), err, seen)
 	}
 	if q, err := c.Quota(ctx); err != nil || q != (Quota{Limit: 5, Used: 3}) {
 		t.Errorf("Quota = %+v, %v", q, err)

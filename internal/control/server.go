@@ -184,6 +184,10 @@ func (s *server) wait(w http.ResponseWriter, r *http.Request) {
 func (s *server) scrub(w http.ResponseWriter, r *http.Request) {
 	out := newEvents(w)
 	rep, err := s.node.Scrub(r.Context(), func(p ScrubProgress) { _ = out.send(event{Scrub: &p}) })
+	for i := 0; i < len(rep.Problems) && err == nil; i++ {
+		err = out.sendLazily(event{Problem: rep.Problems[i]})
+	}
+	rep.Problems = nil
 	if err == nil {
 		err = out.send(event{Scrubbed: &rep})
 	}

@@ -253,7 +253,8 @@ type event struct {
 	Content  *PastContent   `json:"content,omitempty"`
 	Past     *PastEntry     `json:"past,omitempty"`
 	Scrub    *ScrubProgress `json:"scrub,omitempty"`
-	Scrubbed *ScrubReport   `json:"scrubbed,omitempty"`
+	Problem  string         `json:"problem,omitempty"`
+	Scrubbed *ScrubReport   `json:"scrubbed,omitempty"` // without problems: each is a line of its own
 	Done     bool           `json:"done,omitempty"`
 	Error    *wireError     `json:"error,omitempty"`
 }
