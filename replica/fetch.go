@@ -32,6 +32,7 @@ type call struct {
 	pushed  chan []byte   // it came by push meanwhile
 	urgent  chan struct{} // closed once somebody waits for it
 	hurried bool          // urgent is closed
+	patient bool          // somebody wants FetchGrace to be waited for
 	done    chan struct{}
 	data    []byte // once done
 	err     error
@@ -47,16 +48,21 @@ func newFetcher(r *Replica) *fetcher {
 // other device, it fails with ErrUnavailable, naming whom it asked. The bytes are shared between callers of
 // the same chunk and must not be changed. They are not stored: who does it says so with Stored.
 func (r *Replica) Fetch(ctx context.Context, id chunk.ID) ([]byte, error) {
-	return r.fetch(ctx, id, true)
+	return r.fetch(ctx, id, true, true)
+}
+
+// FetchAtOnce is Fetch without FetchGrace: it takes the word of those who are connected now.
+func (r *Replica) FetchAtOnce(ctx context.Context, id chunk.ID) ([]byte, error) {
+	return r.fetch(ctx, id, true, false)
 }
 
 // FetchAhead is Fetch for what will be wanted soon. It waits until a link has room, and so
 // delays nobody who fetches.
 func (r *Replica) FetchAhead(ctx context.Context, id chunk.ID) ([]byte, error) {
-	return r.fetch(ctx, id, false)
+	return r.fetch(ctx, id, false, true)
 }
 
-func (r *Replica) fetch(ctx context.Context, id chunk.ID, urgent bool) ([]byte, error) {
+func (r *Replica) fetch(ctx context.Context, id chunk.ID, urgent, patient bool) ([]byte, error) {
 	f := r.fetches
 	f.mu.Lock()
 	c := f.calls[id]
@@ -68,6 +74,7 @@ func (r *Replica) fetch(ctx context.Context, id chunk.ID, urgent bool) ([]byte, 
 		c = f.start(id)
 	}
 	c.waiters++
+	c.patient = c.patient || patient
 	if urgent && !c.hurried {
 		c.hurried = true
 		close(c.urgent)
@@ -175,7 +182,7 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 		}
 		if h.open == 0 {
 			left := time.Until(grace)
-			if left <= 0 || f.r.isOnly() {
+			if left <= 0 || f.r.isOnly() || f.isOver(c) {
 				return nil, f.unavailable(c.id, h)
 			}
 			wait = min(left, h.pause)
@@ -211,6 +218,16 @@ func (f *fetcher) run(ctx context.Context, c *call) ([]byte, error) {
 			return nil, f.unavailable(c.id, h)
 		}
 	}
+}
+
+// isOver reports whether nobody wants a call to go on that everybody connected has said no to. Then nobody joins it any more.
+func (f *fetcher) isOver(c *call) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !c.patient && f.calls[c.id] == c {
+		delete(f.calls, c.id)
+	}
+	return !c.patient
 }
 
 // hedge returns how long to wait before it is asked again whether another session is to be asked besides the last;

@@ -263,6 +263,41 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// TestFetchAtOnce: who is connected has the last word, unless somebody else waits for the same chunk.
+func TestFetchAtOnce(t *testing.T) {
+	mk := memNet()
+	a := newTestNode(t, "a", mk).found().start()
+	b := newTestNode(t, "b", mk)
+	b.edit = func(c *Config) { c.FetchTimeout, c.FetchGrace = time.Minute, time.Minute }
+	b.joinBy(a, RoleMember).start()
+	eventually(t, "connection", func() bool { return b.connectedTo(a) })
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := b.FetchAtOnce(ctx, chunk.ID{1}); !errors.Is(err, ErrUnavailable) {
+		t.Fatal(err)
+	}
+	id := a.store.put(t, 50000)
+	if got, err := b.FetchAtOnce(ctx, id); err != nil || len(got) != 50000 {
+		t.Fatal(len(got), err)
+	}
+	patient, giveUp := context.WithCancel(ctx)
+	waits := make(chan error, 1)
+	go func() {
+		_, err := b.Fetch(patient, chunk.ID{2})
+		waits <- err
+	}()
+	eventually(t, "call", func() bool { return b.fetches.has(chunk.ID{2}) })
+	short, stop := context.WithTimeout(ctx, 500*time.Millisecond)
+	defer stop()
+	if _, err := b.FetchAtOnce(short, chunk.ID{2}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("beside a patient one: %v", err)
+	}
+	giveUp()
+	if err := <-waits; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
 // TestFetchWithoutOthers: where there is no other device, none is waited for.
 func TestFetchWithoutOthers(t *testing.T) {
 	a := newTestNode(t, "a", memNet())

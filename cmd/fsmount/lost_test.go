@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -52,5 +53,31 @@ func TestContentNobodyHas(t *testing.T) {
 	}
 	if left, err := os.ReadDir(filepath.Dir(out)); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestScrubOfMuchLost: however much is lost, nobody who might have it is waited for more than once.
+func TestScrubOfMuchLost(t *testing.T) {
+	m, other := newMachine(t), newMachine(t)
+	m.must("init")
+	m.serve()
+	other.must("join", m.must("invite"))
+	for i := range 40 {
+		m.putFile(fmt.Sprint(i), random(2000+i), 0o600)
+	}
+	m.end()
+	packs, err := filepath.Glob(filepath.Join(m.data, "chunks", "*.pack"))
+	if err != nil || len(packs) == 0 {
+		t.Fatal(packs, err)
+	}
+	for _, name := range packs {
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := m.run(nil, "scrub")
+	checkFailure(t, r, 21, "40 things on this disk damaged", []string{"scrub"})
+	if strings.Count(r.out, " is not connected") != 40 || strings.Contains(r.out, "replica:") {
+		t.Errorf("scrub said:\n%s", r.out)
 	}
 }

@@ -39,7 +39,7 @@ devices. It ends with exit code 21 if something was damaged that could not be me
 func runScrub(ctx context.Context, g *globals, c *control.Client, asJSON bool) error {
 	bar := newProgressLine(g.err)
 	rep, err := c.Scrub(ctx, func(p control.ScrubProgress) {
-		bar.show(control.Progress{MissingBatches: p.Total - min(p.Chunks, p.Total)})
+		bar.show(control.Progress{MissingBatches: p.Total - min(p.Chunks, p.Total) + p.Damaged})
 	})
 	bar.done()
 	if err != nil {

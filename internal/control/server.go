@@ -34,7 +34,7 @@ type Node interface {
 	Quota(ctx context.Context) (Quota, error)
 	// SetQuota changes that, in bytes; 0 means no limit.
 	SetQuota(ctx context.Context, bytes int64) error
-	// Scrub verifies everything on this disk, and mends what it can; fn is told of progress from one goroutine.
+	// Scrub verifies everything on this disk, and mends what it can; fn is told of progress by one goroutine at a time.
 	Scrub(ctx context.Context, fn func(ScrubProgress)) (ScrubReport, error)
 	// ExportKey mints a recovery phrase and retires the one before.
 	ExportKey(ctx context.Context) (string, error)

@@ -182,6 +182,8 @@ type ScrubProgress struct {
 	Chunks uint64 `json:"chunks"`
 	Total  uint64 `json:"total"`
 	Bytes  uint64 `json:"bytes"`
+	// Damaged is how many damaged chunks are still to be fetched.
+	Damaged uint64 `json:"damaged,omitempty"`
 }
 
 // ScrubReport says what a scrub has read and found.

@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/foreverfs/forever/casstore"
 	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/internal/control"
+	"github.com/foreverfs/forever/replica"
 )
 
 // Scrub implements control.Node: it reads and verifies everything in the data directory, and fetches what is
@@ -41,16 +45,18 @@ func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) 
 	for _, number := range chunks.Packs {
 		rep.Problems = append(rep.Problems, fmt.Sprintf("the header of pack %08x was damaged: its chunks were written anew", number))
 	}
+	lost, err := n.mend(ctx, chunks.Damaged, func(left int) {
+		fn(control.ScrubProgress{Chunks: rep.Chunks, Total: rep.Chunks, Bytes: rep.Bytes, Damaged: uint64(left)})
+	})
+	if err != nil {
+		return rep, err
+	}
+	rep.Lost += uint64(len(lost))
+	rep.Mended += uint64(len(chunks.Damaged) - len(lost))
 	for _, id := range chunks.Damaged {
-		if err := n.fetchAgain(ctx, id); err != nil {
-			if ctx.Err() != nil {
-				return rep, ctx.Err()
-			}
-			rep.Lost++
+		if err := lost[id]; err != nil {
 			rep.Problems = append(rep.Problems, fmt.Sprintf("chunk %v is damaged, and nobody reachable has it: %v", id, words(err)))
-			continue
 		}
-		rep.Mended++
 	}
 	verified, wrong, err := n.repl.Verify(ctx)
 	rep.Entries, rep.Batches = verified.Entries, verified.Batches
@@ -63,14 +69,74 @@ func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) 
 	return rep, n.scrubState(ctx, &rep)
 }
 
-// fetchAgain brings back a chunk that was damaged.
-func (n *Node) fetchAgain(ctx context.Context, id chunk.ID) error {
-	sealed, err := n.repl.Fetch(ctx, id)
-	if err != nil {
-		return err
+// mendWorkers is how many damaged chunks are fetched at a time.
+const mendWorkers = 8
+
+// mend fetches damaged chunks from other devices, and returns why that did not succeed, by chunk. left is told how many are
+// still to be tried, by one goroutine at a time.
+func (n *Node) mend(ctx context.Context, ids []chunk.ID, left func(int)) (lost map[chunk.ID]error, err error) {
+	asked := map[replica.DeviceID]bool{}
+	for len(ids) > 0 {
+		if _, err := n.addConnected(asked); err != nil {
+			return nil, err
+		}
+		if lost, err = n.fetchAgain(ctx, ids, n.repl.FetchAtOnce, left); err != nil || len(lost) == 0 {
+			return nil, err
+		}
+		ids = slices.DeleteFunc(slices.Clone(ids), func(id chunk.ID) bool { return lost[id] == nil })
+		// A device that is being dialed may have them. What one of them waits for, all have waited for.
+		again, err := n.fetchAgain(ctx, ids[:1], n.repl.Fetch, func(int) {})
+		if err != nil {
+			return nil, err
+		}
+		more, err := n.addConnected(asked)
+		if err != nil {
+			return nil, err
+		}
+		if len(again) == 0 {
+			delete(lost, ids[0])
+			ids = ids[1:]
+		} else if !more {
+			return lost, nil
+		}
 	}
-	_, err = n.store.Put(ctx, id, sealed)
-	return err
+	return lost, nil
+}
+
+// addConnected adds the devices that are connected now to a set, and reports whether there are more of them.
+func (n *Node) addConnected(to map[replica.DeviceID]bool) (more bool, err error) {
+	st, err := n.repl.Status()
+	for _, d := range st.Devices {
+		if d.Connected && !to[d.ID] {
+			to[d.ID], more = true, true
+		}
+	}
+	return more, err
+}
+
+// fetchAgain brings back chunks that were damaged, and returns why it could not, by chunk.
+func (n *Node) fetchAgain(ctx context.Context, ids []chunk.ID, fetch func(context.Context, chunk.ID) ([]byte, error), left func(int)) (map[chunk.ID]error, error) {
+	var g errgroup.Group
+	g.SetLimit(mendWorkers)
+	var mu sync.Mutex
+	lost, done := map[chunk.ID]error{}, 0
+	for _, id := range ids {
+		g.Go(func() error {
+			sealed, err := fetch(ctx, id)
+			if err == nil {
+				_, err = n.store.Put(ctx, id, sealed)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				lost[id] = err
+			}
+			done++
+			left(len(ids) - done)
+			return ctx.Err()
+		})
+	}
+	return lost, g.Wait()
 }
 
 // scrubState reads the whole state, which checks the sums of all blocks in use, and compares the tables with
