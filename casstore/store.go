@@ -36,6 +36,8 @@ type Config struct {
 	// IndexFlush is how many bytes of chunks may lie behind the index's last
 	// flush, to be verified again after a crash; 0 means 128 MiB.
 	IndexFlush int64
+	// Damaged is told of a chunk that is found damaged before the store forgets where it lay; nil means nobody. It must not wait.
+	Damaged func(chunk.ID)
 
 	// Rebuilding is called before Open makes the index anew, the files of which are then other ones under the same names; may
 	// be nil. Its error is Open's.
@@ -429,6 +431,9 @@ func (s *Store) distrust(id chunk.ID, l loc, cause error) error {
 	switch {
 	case errors.Is(cause, ErrDamaged), errors.Is(cause, ErrNotFound), errors.Is(cause, os.ErrNotExist):
 		s.log.Warn("chunk damaged on disk", "chunk", id, "pack", l.pack, "offset", l.off)
+		if s.cfg.Damaged != nil {
+			s.cfg.Damaged(id)
+		}
 		if err := s.forget(id, l); err != nil {
 			return fmt.Errorf("get chunk %v: %w: %w", id, ErrDamaged, err)
 		}

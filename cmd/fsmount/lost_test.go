@@ -81,3 +81,20 @@ func TestScrubOfMuchLost(t *testing.T) {
 		t.Errorf("scrub said:\n%s", r.out)
 	}
 }
+
+// TestScrubRemembers: what is damaged is reported until it is there again, whoever came upon it first.
+func TestScrubRemembers(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	m.putFile("file", random(200_000), 0o600)
+	m.loses()
+	m.fails(15, "nobody reachable holds", "cat", "file")
+	for range 2 {
+		m.fails(21, "on this disk damaged", "scrub")
+	}
+	m.putFile("again", random(200_000), 0o600)
+	if out := m.must("scrub"); !strings.Contains(out, "nothing is damaged") {
+		t.Errorf("with all content there again, scrub said: %s", out)
+	}
+	m.must("cat", "file")
+}

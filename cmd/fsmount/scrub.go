@@ -21,7 +21,8 @@ func newScrubCmd(g *globals) *cobra.Command {
 		Short: "Verify everything on this disk, and mend what is damaged from other devices",
 		Long: `Read and verify everything in the data directory: each chunk by its name, the logs by their
 signatures, the files of the state by their checksums. Damaged chunks are fetched from other
-devices. It ends with exit code 21 if something was damaged that could not be mended.`,
+devices; those that nobody has are reported each time, until they are there again. It ends
+with exit code 21 if something was damaged that could not be mended.`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: runner(func(ctx context.Context, _ []string) error {
 			cfg, err := quietConfig(g)

@@ -95,6 +95,7 @@ type Node struct {
 	store   *casstore.Store
 	recent  recent
 	budget  budget
+	damage  damage
 	sums    sums     // of files that do not change
 	noticed []string // what was damaged when the node started
 	damaged []string // tables of the state that were, if they were looked at
@@ -171,8 +172,14 @@ func (n *Node) open() (err error) {
 	if err := n.upgrade(); err != nil {
 		return err
 	}
+	if err := n.loadDamage(); err != nil {
+		return err
+	}
+	n.spawn("write down what is damaged", n.keepDamage)
 	err = n.dir.inReserve(func() (err error) {
-		n.store, err = casstore.Open(casstore.Config{Dir: n.dir.join(chunksName), Logger: n.log.Named("store"), Rebuilding: n.forgetIndexSums})
+		n.store, err = casstore.Open(casstore.Config{
+			Dir: n.dir.join(chunksName), Logger: n.log.Named("store"), Rebuilding: n.forgetIndexSums, Damaged: n.damage.note,
+		})
 		return err
 	})
 	if err != nil {
@@ -261,6 +268,7 @@ func (n *Node) shutdown() error {
 		step("leave peers", n.repl.Close)
 	}
 	if n.store != nil {
+		step("write down what is damaged", n.saveDamage)
 		step("close the chunk store", n.store.Close)
 	}
 	if n.state != nil {

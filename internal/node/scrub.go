@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,20 +41,30 @@ func (c controlNode) Scrub(ctx context.Context, fn func(control.ScrubProgress)) 
 	case err != nil:
 		return rep, err
 	}
-	rep.Chunks, rep.Bytes, rep.Damaged = chunks.Chunks, chunks.Bytes, uint64(len(chunks.Damaged)+chunks.Records)
+	damaged, err := n.stillDamaged(ctx) // also what was found before
+	if err != nil {
+		return rep, err
+	}
+	damaged = append(damaged, chunks.Damaged...)
+	slices.SortFunc(damaged, func(a, b chunk.ID) int { return bytes.Compare(a[:], b[:]) })
+	damaged = slices.Compact(damaged)
+	rep.Chunks, rep.Bytes, rep.Damaged = chunks.Chunks, chunks.Bytes, uint64(len(damaged)+chunks.Records)
 	rep.Mended = uint64(chunks.Records)
 	for _, number := range chunks.Packs {
 		rep.Problems = append(rep.Problems, fmt.Sprintf("the header of pack %08x was damaged: its chunks were written anew", number))
 	}
-	lost, err := n.mend(ctx, chunks.Damaged, func(left int) {
+	lost, err := n.mend(ctx, damaged, func(left int) {
 		fn(control.ScrubProgress{Chunks: rep.Chunks, Total: rep.Chunks, Bytes: rep.Bytes, Damaged: uint64(left)})
 	})
+	if err == nil {
+		_, err = n.stillDamaged(ctx)
+	}
 	if err != nil {
 		return rep, err
 	}
 	rep.Lost += uint64(len(lost))
-	rep.Mended += uint64(len(chunks.Damaged) - len(lost))
-	for _, id := range chunks.Damaged {
+	rep.Mended += uint64(len(damaged) - len(lost))
+	for _, id := range damaged {
 		if err := lost[id]; err != nil {
 			rep.Problems = append(rep.Problems, fmt.Sprintf("chunk %v is damaged, and nobody reachable has it: %v", id, words(err)))
 		}
