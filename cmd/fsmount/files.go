@@ -87,16 +87,8 @@ func newCatCmd(g *globals) *cobra.Command {
 
 func runCat(ctx context.Context, g *globals, from string) error {
 	return withAnyNode(ctx, g, func(ctx context.Context, c *control.Client) error {
-		return c.Get(ctx, from, func(uint32) (io.Writer, error) { return outWriter{g.out}, nil })
+		return c.Get(ctx, from, func(uint32) (io.Writer, error) { return g.out, nil })
 	})
-}
-
-// outWriter says what cannot be written.
-type outWriter struct{ io.Writer }
-
-func (w outWriter) Write(p []byte) (int, error) {
-	n, err := w.Writer.Write(p)
-	return n, fileError("write to standard output", err, "")
 }
 
 func newLsCmd(g *globals) *cobra.Command {

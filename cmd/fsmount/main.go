@@ -25,7 +25,7 @@ func main() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
 	defer runtime.KeepAlive(tuneMemory())
-	std := &streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	std := &streams{in: os.Stdin, out: outWriter{os.Stdout}, err: os.Stderr}
 	if args, ok := helperArgs(os.Args); ok {
 		os.Exit(runHelper(args, std))
 	}
@@ -42,6 +42,15 @@ type streams struct {
 	err io.Writer
 	// quiet: nothing is said of what went well.
 	quiet bool
+}
+
+// outWriter is the standard output; it says what cannot be written.
+type outWriter struct{ io.Writer }
+
+// Write implements io.Writer.
+func (w outWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	return n, fileError("write to standard output", err, "")
 }
 
 // run runs one command line and returns its exit code.

@@ -126,7 +126,7 @@ func showPhrase(g *globals, phrase string) error {
 	fmt.Fprintln(g.err, "Recovery phrase: write it down and keep it off this machine. With it and one surviving")
 	fmt.Fprintln(g.err, "device everything can be recovered; it is shown this once and stored nowhere.")
 	if _, err := fmt.Fprintln(g.out, phrase); err != nil {
-		return fmt.Errorf("show recovery phrase: %w; mint a new one with fsmount key export", err)
+		return &fail.Error{Kind: fail.KindOf(err), Op: "the recovery phrase cannot be shown", Next: "mint a new one with fsmount key export"}
 	}
 	return nil
 }
