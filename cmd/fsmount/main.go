@@ -25,6 +25,9 @@ func main() {
 		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + waitingThreads)
 	}
 	defer runtime.KeepAlive(tuneMemory())
+	// Whoever reads the output or the log may go first; that is no reason for a node to end without a flush, nor for one that is
+	// there for the moment to leave other commands alone.
+	signal.Ignore(syscall.SIGPIPE)
 	std := &streams{in: os.Stdin, out: outWriter{os.Stdout}, err: os.Stderr}
 	if args, ok := helperArgs(os.Args); ok {
 		os.Exit(runHelper(args, std))
@@ -44,12 +47,18 @@ type streams struct {
 	quiet bool
 }
 
+// errNoReader says that nobody reads the standard output any more.
+var errNoReader = &fail.Error{Kind: fail.Interrupted, Op: "nobody reads the standard output any more"}
+
 // outWriter is the standard output; it says what cannot be written.
 type outWriter struct{ io.Writer }
 
 // Write implements io.Writer.
 func (w outWriter) Write(p []byte) (int, error) {
 	n, err := w.Writer.Write(p)
+	if errors.Is(err, syscall.EPIPE) {
+		return n, errNoReader
+	}
 	return n, fileError("write to standard output", err, "")
 }
 
@@ -75,7 +84,9 @@ func execute(args []string, std *streams) error {
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) && fail.KindOf(err) == fail.Internal {
 		err = &fail.Error{Kind: fail.Interrupted, Op: "interrupted"}
 	}
-	std.tell(err)
+	if !errors.Is(err, errNoReader) { // as in fsmount cat FILE | head, which wants no words
+		std.tell(err)
+	}
 	return err
 }
 

@@ -1,11 +1,42 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
 )
+
+// TestNobodyReads: a command whose output nobody reads any more ends without a word, but not the node that others use through it.
+func TestNobodyReads(t *testing.T) {
+	m := newMachine(t)
+	m.must("init")
+	m.putFile("big", random(4<<20), 0o600)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cat := m.begin(func(cmd *exec.Cmd) { cmd.Stdout = w }, "cat", "big")
+	w.Close()
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	put, in := m.beginPut("other")
+	r.Close()
+	if _, err := in.Write(make([]byte, 8<<20)); err != nil { // which the node of cat takes
+		t.Fatal(err)
+	}
+	in.Close()
+	if code := put.ends(30 * time.Second); code != 0 {
+		t.Errorf("put: exit code %d: %s", code, put.said.String())
+	}
+	if code := cat.ends(30 * time.Second); code != 130 || cat.said.String() != "" {
+		t.Errorf("cat: exit code %d: %s", code, cat.said.String())
+	}
+	m.must("ls", "other")
+}
 
 // TestFullOutput: what cannot write its output for want of space says so, whatever the command.
 func TestFullOutput(t *testing.T) {

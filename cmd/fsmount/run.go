@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -20,8 +19,6 @@ import (
 // set. With --daemon it starts another process for that and returns when that
 // one is usable.
 func runNode(ctx context.Context, g *globals, opts *nodeOptions, mount *mountOptions) error {
-	// Whoever reads the log may go first; that is no reason to end without a flush.
-	signal.Ignore(syscall.SIGPIPE)
 	dir, err := g.dir()
 	if err != nil {
 		return err
