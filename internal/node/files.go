@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/foreverfs/forever/internal/control"
@@ -190,9 +191,18 @@ func (r *fileReader) Close() error {
 	return nil
 }
 
-// Put implements control.Files: the content goes to a file without a name first, which then takes the place of the old.
+// Put implements control.Files: the content goes to a file without a name first, which then takes the place of the old. Symbolic
+// links are followed, as they are by Open.
 func (f files) Put(ctx context.Context, p string, opts control.PutOptions, r io.Reader) error {
-	w, name, err := walkParent(ctx, f.v, p)
+	if isDots(p[strings.LastIndexByte(p, '/')+1:]) { // a directory if anything
+		w, err := walk(ctx, f.v, p, true)
+		if err == nil {
+			w.done()
+			err = namespace.ErrIsDir
+		}
+		return pathError(p, err)
+	}
+	w, name, err := walkParent(ctx, f.v, p, true)
 	if err != nil {
 		return pathError(p, err)
 	}
@@ -310,12 +320,15 @@ func readFull(r io.Reader, buf []byte) (n int, err error) {
 
 // Remove implements control.Files.
 func (f files) Remove(ctx context.Context, p string, recursive bool) error {
-	w, name, err := walkParent(ctx, f.v, p)
+	w, name, err := walkParent(ctx, f.v, p, false)
 	if err != nil {
 		return pathError(p, err)
 	}
 	defer w.done()
 	err = f.one(ctx, w.here().Ino, name, func(name string, a volume.Attr) error {
+		if strings.HasSuffix(p, "/") && a.Kind != namespace.KindDir {
+			return namespace.ErrNotDir
+		}
 		return f.remove(ctx, w.here().Ino, name, a, recursive)
 	})
 	if errors.Is(err, namespace.ErrIsDir) {

@@ -71,11 +71,13 @@ func (w *walker) steps(ctx context.Context, p string, follow bool) error {
 }
 
 func (w *walker) step(ctx context.Context, name string, follow bool) error {
-	switch name {
-	case "", ".":
-		return nil
-	case "..":
-		w.up()
+	if isDots(name) {
+		if w.here().Kind != namespace.KindDir {
+			return namespace.ErrNotDir
+		}
+		if name == ".." {
+			w.up()
+		}
 		return nil
 	}
 	a, err := w.v.Lookup(ctx, w.here().Ino, name)
@@ -86,32 +88,87 @@ func (w *walker) step(ctx context.Context, name string, follow bool) error {
 		w.at = append(w.at, a)
 		return nil
 	}
-	target, err := w.v.Readlink(ctx, a.Ino)
+	target, err := w.target(ctx, a.Ino)
 	w.v.Forget(a.Ino, 1)
 	if err != nil {
 		return err
 	}
-	if w.links++; w.links > maxLinks {
-		return syscall.ELOOP
-	}
-	if path.IsAbs(target) {
-		return errOutside
-	}
 	return w.steps(ctx, target, true)
 }
 
-// walkParent resolves the directory of p and returns it with the last name.
-func walkParent(ctx context.Context, v *volume.Volume, p string) (*walker, string, error) {
-	dir, name := path.Split(path.Clean("/" + p))
-	if name == "" {
-		return nil, "", errIsRoot
+// target returns where a symbolic link leads that is to be followed.
+func (w *walker) target(ctx context.Context, link uint64) (string, error) {
+	target, err := w.v.Readlink(ctx, link)
+	if err != nil {
+		return "", err
 	}
-	w, err := walk(ctx, v, dir, true)
-	return w, name, err
+	if w.links++; w.links > maxLinks {
+		return "", syscall.ELOOP
+	}
+	if path.IsAbs(target) {
+		return "", errOutside
+	}
+	return target, nil
 }
 
-// errIsRoot says that an operation was asked for on the root directory.
-var errIsRoot = errors.New("the root of the volume cannot be replaced or removed")
+// isDots reports whether a part of a path is no name, but means a directory that is there: an empty one stands before or behind a slash.
+func isDots(name string) bool { return name == "" || name == "." || name == ".." }
+
+// walkParent resolves the directory of p and returns it with the last name; with follow, those of what a symbolic link there leads to.
+func walkParent(ctx context.Context, v *volume.Volume, p string, follow bool) (*walker, string, error) {
+	w, err := walk(ctx, v, "/", false)
+	if err != nil {
+		return nil, "", err
+	}
+	name, err := w.parent(ctx, p, follow)
+	if err != nil {
+		w.done()
+		return nil, "", err
+	}
+	return w, name, nil
+}
+
+func (w *walker) parent(ctx context.Context, p string, follow bool) (name string, err error) {
+	for linked := false; ; linked = true {
+		dir, name := path.Split(strings.TrimRight(p, "/"))
+		switch {
+		case isDots(name) && linked:
+			return "", namespace.ErrIsDir
+		case name == "":
+			return "", errIsRoot
+		case isDots(name):
+			return "", errDots
+		}
+		if err := w.steps(ctx, dir, true); err != nil || !follow {
+			return name, err
+		}
+		a, err := w.v.Lookup(ctx, w.here().Ino, name)
+		switch {
+		case errors.Is(err, namespace.ErrNotExist) && linked:
+			return "", errDangling
+		case errors.Is(err, namespace.ErrNotExist):
+			return name, nil
+		case err != nil:
+			return "", err
+		}
+		if a.Kind == namespace.KindSymlink {
+			p, err = w.target(ctx, a.Ino)
+		}
+		w.v.Forget(a.Ino, 1)
+		if err != nil || a.Kind != namespace.KindSymlink {
+			return name, err
+		}
+	}
+}
+
+var (
+	// errIsRoot says that an operation was asked for on the root directory.
+	errIsRoot = errors.New("the root of the volume cannot be replaced or removed")
+	// errDots says that it was asked for on a path without a last name.
+	errDots = errors.New("a path that ends in . or .. cannot be removed")
+	// errDangling says that a symbolic link leads to nothing.
+	errDangling = errors.New("a symbolic link to nothing")
+)
 
 // pathError tells of a failure on a path of the tree.
 func pathError(p string, err error) error {
@@ -157,7 +214,7 @@ func root(err, is error) error {
 func errnoLike(err error) bool {
 	for _, is := range []error{
 		namespace.ErrExist, namespace.ErrNotEmpty, namespace.ErrNotDir, namespace.ErrIsDir, namespace.ErrInvalidMove,
-		namespace.ErrNameTooLong, namespace.ErrInvalidName, errIsRoot, errOutside, syscall.ELOOP, volume.ErrTooLarge,
+		namespace.ErrNameTooLong, namespace.ErrInvalidName, errIsRoot, errDots, errDangling, errOutside, syscall.ELOOP, volume.ErrTooLarge,
 	} {
 		if errors.Is(err, is) {
 			return true
