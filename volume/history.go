@@ -24,11 +24,12 @@ func (v *Volume) History(ctx context.Context, names []string) ([]namespace.Past,
 	return v.cfg.Tree.History(names)
 }
 
-// ListPast returns the names that a directory has or had.
+// ListPast returns the names that a directory has or had, but for those of files without a name.
 func (v *Volume) ListPast(names []string) ([]namespace.PastEntry, error) {
 	v.treeMu.RLock()
 	defer v.treeMu.RUnlock()
-	return v.cfg.Tree.ListPast(names)
+	list, err := v.cfg.Tree.ListPast(names)
+	return slices.DeleteFunc(list, passed), err
 }
 
 // NodeOf returns what is known of a node, also of one that has no name any more.

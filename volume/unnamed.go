@@ -3,6 +3,9 @@ package volume
 import (
 	"context"
 	"crypto/rand"
+	"strings"
+
+	"github.com/foreverfs/forever/namespace"
 )
 
 // CreateUnnamed makes a regular file without a name, for files in a directory, and opens it: O_TMPFILE of
@@ -13,8 +16,16 @@ func (v *Volume) CreateUnnamed(ctx context.Context, c Caller, parent uint64, mod
 	return v.createOpen(ctx, c, parent, "", mode, flags)
 }
 
+// passingPrefix begins a passingName.
+const passingPrefix = ".unnamed-"
+
 // passingName is a name that nobody has.
-func passingName() string { return ".unnamed-" + rand.Text() }
+func passingName() string { return passingPrefix + rand.Text() }
+
+// passed reports whether a name was one that a file without a name had in passing: it lost it in the moment in which it got it.
+func passed(e namespace.PastEntry) bool {
+	return strings.HasPrefix(e.Name, passingPrefix) && e.To == e.From
+}
 
 // settleAll brings the content of a file into the tree, whether it has
 // a name or not: so that whoever finds the name it is about to get finds that.
