@@ -30,6 +30,20 @@ func (m *machine) loses() {
 	}
 }
 
+// losesAll takes the machine's packs away, while no node runs on it.
+func (m *machine) losesAll() {
+	m.t.Helper()
+	packs, err := filepath.Glob(filepath.Join(m.data, "chunks", "*.pack"))
+	if err != nil || len(packs) == 0 {
+		m.t.Fatal(packs, err)
+	}
+	for _, name := range packs {
+		if err := os.Remove(name); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
 // random returns bytes that no compressor makes fewer of.
 func random(size int) string {
 	data := make([]byte, size)
@@ -66,19 +80,36 @@ func TestScrubOfMuchLost(t *testing.T) {
 		m.putFile(fmt.Sprint(i), random(2000+i), 0o600)
 	}
 	m.end()
-	packs, err := filepath.Glob(filepath.Join(m.data, "chunks", "*.pack"))
-	if err != nil || len(packs) == 0 {
-		t.Fatal(packs, err)
-	}
-	for _, name := range packs {
-		if err := os.Remove(name); err != nil {
-			t.Fatal(err)
-		}
-	}
+	m.losesAll()
 	r := m.run(nil, "scrub")
 	checkFailure(t, r, 21, "40 things on this disk damaged", []string{"scrub"})
 	if strings.Count(r.out, " is not connected") != 40 || strings.Contains(r.out, "replica:") {
 		t.Errorf("scrub said:\n%s", r.out)
+	}
+}
+
+// TestScrubFindsOthers: a scrub that starts the node waits for a device that is yet to be dialed, and has all from it.
+func TestScrubFindsOthers(t *testing.T) {
+	m, other := newMachine(t), newMachine(t)
+	m.must("init")
+	m.serve()
+	other.must("join", m.must("invite"))
+	other.serve()
+	for i := range 20 {
+		m.putFile(fmt.Sprint(i), random(20_000+i), 0o600)
+	}
+	m.must("wait", "--timeout", "30s")
+	m.end()
+	m.losesAll()
+	if out := m.must("scrub"); !strings.Contains(out, "damaged: 20 chunks, of which 20 mended") {
+		t.Errorf("scrub said: %s", out)
+	}
+	other.end()
+	if out := m.must("scrub"); !strings.Contains(out, "nothing is damaged") {
+		t.Errorf("the next scrub said: %s", out)
+	}
+	if got := m.must("cat", "7"); got != random(20_007) {
+		t.Errorf("a mended file has %d bytes", len(got))
 	}
 }
 
