@@ -46,14 +46,20 @@ func newThinLink(t testing.TB, host, to string, delay time.Duration, rate float6
 	go s.serve()
 	t.Cleanup(func() {
 		_ = l.Close()
-		s.mu.Lock()
-		for _, c := range s.conns {
-			_ = c.Close()
-		}
-		s.mu.Unlock()
+		s.reset()
 		s.wg.Wait()
 	})
 	return s
+}
+
+// reset ends every connection. The link takes others.
+func (s *slowLink) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	s.conns = nil
 }
 
 func (s *slowLink) serve() {

@@ -40,4 +40,7 @@
 // off knows that it has nobody's consent any more before they stop minding it. Then both sides
 // lock for themselves, and each other's locks count for nothing until they meet again. When
 // nothing is locked, nothing is said.
+//
+// A link that ends takes all consent with it, but not the peer: that may be there again in a moment, on another
+// link, with all its locks. So nothing is locked without it before Patience is over, or it is heard and asked anew.
 package lock

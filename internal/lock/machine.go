@@ -103,6 +103,9 @@ func (m *Machine) Deadline() time.Duration {
 		if p.promises > 0 {
 			at = min(at, p.heard+m.cfg.Patience)
 		}
+		if p.awaited != 0 {
+			at = min(at, p.awaited)
+		}
 	}
 	if len(m.files) > 0 {
 		at = min(at, m.sweepAt)
@@ -149,6 +152,10 @@ func (m *Machine) expire() {
 		}
 		if p.promises > 0 && m.now >= p.heard+m.cfg.Patience {
 			m.endPromises(p)
+			m.settleAll()
+		}
+		if p.awaited != 0 && m.now >= p.awaited {
+			p.awaited = 0
 			m.settleAll()
 		}
 	}

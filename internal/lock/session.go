@@ -10,9 +10,13 @@ type peer struct {
 	id    Peer
 	index int
 	up    bool
-	log   Log // zero: nothing was heard on this link yet
+	met   bool // it was heard on the link that is up
+	log   Log  // that it writes, by what it said last
 	need  uint64
 	mute  bool // it did not answer in time, and nothing was heard since
+	// awaited is until when it counts although its link has gone: it may be there again in a moment,
+	// with the locks that it has.
+	awaited time.Duration
 
 	// Our session: what its consent depends on.
 	sessions uint64 // so far
@@ -37,8 +41,11 @@ type peer struct {
 
 // counts reports whether nothing is locked here without p's consent.
 func (m *Machine) counts(p *peer) bool {
-	return p.promises > 0 || p.up && p.log != (Log{}) && !p.mute
+	return p.promises > 0 || p.answers() || m.now < p.awaited
 }
+
+// answers reports whether p can be asked.
+func (p *peer) answers() bool { return p.up && p.met && !p.mute }
 
 // beatDue returns when something is to be said although there is nothing to say.
 func (m *Machine) beatDue(p *peer) time.Duration {
@@ -93,7 +100,7 @@ func only(list []Item, a, b Kind) []Item {
 func (e LinkUp) step(m *Machine) error {
 	p := m.peer(e.Peer)
 	m.lose(p)
-	p.up, p.greeted, p.dirty, p.log, p.mute = true, false, false, Log{}, false
+	p.up, p.met, p.greeted, p.dirty, p.mute = true, false, false, false, false
 	m.say(p)
 	m.settleAll()
 	return nil
@@ -108,8 +115,12 @@ func (e LinkDown) step(m *Machine) error {
 }
 
 // lose parts with what a link carried. What p was promised is kept, since it may not
-// know yet; what it asked for is not.
+// know yet; what it asked for is not. If p was there until now nothing is decided without it before it is
+// heard on another link, and can be asked anew, or Patience is over.
 func (m *Machine) lose(p *peer) {
+	if p.answers() {
+		p.awaited = m.now + m.cfg.Patience
+	}
 	m.endSession(p)
 	p.items = nil
 	for _, f := range m.list {
@@ -129,12 +140,15 @@ func (e Receive) step(m *Machine) error {
 	if msg.Clock > math.MaxInt64 {
 		return invalid("clock")
 	}
-	first := p.log == Log{}
+	first := !p.met
 	if first {
 		if msg.Log == (Log{}) {
 			return invalid("no log named")
 		}
-		p.log, p.need = msg.Log, 0
+		if msg.Log != p.log {
+			p.log, p.need = msg.Log, 0
+		}
+		p.met, p.awaited = true, 0
 	}
 	if first || msg.Mine != p.theirs { // what it was promised before it has given up
 		m.endPromises(p)

@@ -326,8 +326,8 @@ func (m *Machine) collect(f *file) bool {
 			continue
 		}
 		all = false
-		if !p.up || p.log == (Log{}) || p.mute {
-			continue // until it must know that it has our consent no more
+		if !p.answers() {
+			continue // until it does, or need not be minded any more
 		}
 		if p.mine == 0 {
 			m.begin(p)

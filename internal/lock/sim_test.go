@@ -11,7 +11,7 @@ import (
 )
 
 // TestSimulation lets processes on two to five mounts lock, write and unlock beside a
-// network that does its worst and mounts that crash and freeze. Locks exclude each other
+// network that does its worst, links that others take the place of, and mounts that crash and freeze. Locks exclude each other
 // between mounts that are connected, nobody relies on consent that is gone, what was
 // written under a lock is seen under the next, nobody waits for nobody, and everybody gets on in the end.
 // LOCK_SEED=n replays one run and shows it; LOCK_SEEDS=n runs that many.
@@ -66,8 +66,8 @@ func TestSimulation(t *testing.T) {
 
 // tally counts what happened, so that a simulation in which nothing happens shows.
 type tally struct {
-	Granted, Refused, Circles, Interrupted, Waited, Weakened, TooMany, Undone, Excluding, Seen, Breaks, Silences, Crashes, Freezes int
-	Longest                                                                                                                        time.Duration
+	Granted, Refused, Circles, Interrupted, Waited, Weakened, TooMany, Undone, Excluding, Seen, Breaks, Replaced, Silences, Crashes, Freezes int
+	Longest                                                                                                                                  time.Duration
 }
 
 func (a *tally) add(b *tally) {
@@ -82,6 +82,7 @@ func (a *tally) add(b *tally) {
 	a.Excluding += b.Excluding
 	a.Seen += b.Seen
 	a.Breaks += b.Breaks
+	a.Replaced += b.Replaced
 	a.Silences += b.Silences
 	a.Crashes += b.Crashes
 	a.Freezes += b.Freezes
@@ -91,7 +92,7 @@ func (a *tally) add(b *tally) {
 func (a *tally) expect(t *testing.T) {
 	for what, n := range map[string]int{
 		"granted": a.Granted, "refused": a.Refused, "interrupted": a.Interrupted, "waited": a.Waited, "weakened": a.Weakened, "too many": a.TooMany, "undone": a.Undone,
-		"excluding": a.Excluding, "seen": a.Seen, "breaks": a.Breaks, "silences": a.Silences, "crashes": a.Crashes, "freezes": a.Freezes,
+		"excluding": a.Excluding, "seen": a.Seen, "breaks": a.Breaks, "replaced": a.Replaced, "silences": a.Silences, "crashes": a.Crashes, "freezes": a.Freezes,
 	} {
 		if n == 0 {
 			t.Errorf("nothing was %s", what)
@@ -159,6 +160,9 @@ func (w *world) run() error {
 	}
 	if w.chance(0.8) {
 		w.in(w.between(0, 2*time.Second), w.trouble)
+	}
+	if w.chance(0.5) {
+		w.in(w.between(0, 2*time.Second), w.replaceSome)
 	}
 	w.in(rough, w.heal)
 	for w.err == nil && w.events.Len() > 0 && w.t < end && !w.idle() {

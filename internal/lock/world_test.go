@@ -328,16 +328,17 @@ func (w *world) connect(l *link) {
 	for _, pair := range [][2]*mount{{a, b}, {b, a}} {
 		m, o := pair[0], pair[1]
 		life := m.life
-		w.in(w.between(0, 200*time.Millisecond), func() {
-			m.do(func() {
-				if l.up && l.number == number && m.life == life {
-					m.linked[o.i] = number
-					m.step(LinkUp{o.peer()})
-					w.sendLog(m, o)
-					l.resume()
-				}
-			})
-		})
+		w.in(w.between(0, 200*time.Millisecond), func() { m.do(func() { l.noted(m, o, number, life) }) })
+	}
+}
+
+// noted has a mount learn of a connection, if that is still there.
+func (l *link) noted(m, o *mount, number, life int) {
+	if l.up && l.number == number && m.life == life {
+		m.linked[o.i] = number
+		m.step(LinkUp{o.peer()})
+		l.w.sendLog(m, o)
+		l.resume()
 	}
 }
 
@@ -352,12 +353,50 @@ func (w *world) disconnect(l *link) {
 		life := m.life
 		w.in(w.between(0, 1200*time.Millisecond), func() {
 			m.do(func() {
-				if m.life == life && m.machine != nil && m.linked[o.i] == number {
+				if m.life == life && m.machine != nil && m.linked[o.i] != 0 && m.linked[o.i] <= number {
 					m.linked[o.i] = 0
 					m.step(LinkDown{o.peer()})
 				}
 			})
 		})
+	}
+}
+
+// replace has another connection take the place of a link, or the link reset and be there again at once: the
+// mounts count as connected throughout.
+func (w *world) replace(l *link) {
+	w.say("link %v is replaced", l.ends)
+	w.Replaced++
+	old := l.number
+	l.number++
+	l.held, l.last = nil, [2]time.Duration{}
+	number := l.number
+	for side := range 2 {
+		m, o := w.mounts[l.ends[side]], w.mounts[l.ends[1-side]]
+		life := m.life
+		down := w.between(0, 100*time.Millisecond)
+		if w.chance(0.5) {
+			w.in(down, func() {
+				m.do(func() {
+					if m.life == life && m.linked[o.i] == old {
+						m.linked[o.i] = 0
+						m.step(LinkDown{o.peer()})
+					}
+				})
+			})
+		}
+		w.in(down+w.between(0, 100*time.Millisecond), func() { m.do(func() { l.noted(m, o, number, life) }) })
+	}
+}
+
+// replaceSome replaces a link, and again later, long enough after that the ends have met.
+func (w *world) replaceSome() {
+	i := 1 + w.rng.IntN(len(w.mounts)-1)
+	if l := w.link(i, w.rng.IntN(i)); l.up && !l.silent {
+		w.replace(l)
+	}
+	if w.t < end-8*time.Second {
+		w.in(w.between(300*time.Millisecond, time.Second), w.replaceSome)
 	}
 }
 
