@@ -46,7 +46,8 @@
 //
 // A write waits until every holder that watches has said that it applied it, or
 // holds nothing any more: because it said so, or because it must have noticed by
-// now. If it answers but does not apply within Config.Limit, its term is revoked. A read
+// now. If it answers but does not apply within Config.Limit, its term is revoked, and
+// another put off; Config.Patience later it is not waited for, whatever it says. A read
 // waits likewise; a holder that gets no answer within Config.Limit leaves. Nobody waits
 // with a lock that the other side's answer needs, so crossing operations cannot
 // hold each other up.

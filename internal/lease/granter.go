@@ -6,7 +6,8 @@ import "time"
 type granter struct {
 	term    uint64 // 0: none
 	link    uint64 // that it began on
-	log     Log    // of the holder
+	since   time.Duration
+	log     Log // of the holder
 	until   time.Duration
 	echo    time.Duration // the last Stamp heard in the term
 	live    bool          // implied directories count
@@ -25,6 +26,11 @@ type granter struct {
 	upto    uint64
 
 	refuse uint64 // term to be called revoked
+}
+
+// slowness is when a peer whose term was revoked may begin another: it should put that off itself.
+type slowness struct {
+	until, pause time.Duration
 }
 
 // joinState is how far the answer to a Join is.
@@ -55,6 +61,11 @@ func (m *Machine) revoke(p *peer) {
 		return
 	}
 	g.revoked, g.refuse = true, g.term
+	if m.now-g.since > steady {
+		p.slow.pause = 0
+	}
+	p.slow.pause = m.cfg.longer(p.slow.pause)
+	p.slow.until = m.now + p.slow.pause
 	m.say(p)
 }
 
@@ -67,8 +78,11 @@ func (m *Machine) hearHolder(p *peer, msg *Message) error {
 		g.acked = max(g.acked, msg.Applied)
 		return nil
 	case msg.Term == g.term && g.link == p.link:
+	case msg.Join && m.now < p.slow.until: // it says so again
+		m.dropGrant(p)
+		return nil
 	case msg.Join && !m.left:
-		*g = granter{term: msg.Term, link: p.link, log: p.log, acked: g.acked, refuse: g.refuse,
+		*g = granter{term: msg.Term, link: p.link, since: m.now, log: p.log, acked: g.acked, refuse: g.refuse,
 			joined: joinAsked, dirs: map[[16]byte]struct{}{}}
 		m.publish()
 	default:

@@ -113,8 +113,13 @@ func (m *Machine) leave(p *peer) {
 func (m *Machine) leaveSlow(p *peer) {
 	m.leave(p)
 	h := &p.hold
-	h.pause = min(max(2*h.pause, 2*m.cfg.Beat), maxPause)
+	h.pause = m.cfg.longer(h.pause)
 	h.retry = m.now + h.pause
+}
+
+// longer returns the pause after one before that was not enough.
+func (c *Config) longer(pause time.Duration) time.Duration {
+	return min(max(2*pause, 2*c.Beat), maxPause)
 }
 
 // caughtUp reports whether all of a vector is applied here.

@@ -46,6 +46,7 @@ type peer struct {
 	log   Log    // zero: not known yet
 	hold  holder
 	grant granter
+	slow  slowness // of its terms
 
 	greeted bool          // our first message is out
 	dirty   bool          // there is something to say
@@ -146,8 +147,10 @@ func (m *Machine) Deadline() time.Duration {
 		}
 	}
 	for _, w := range m.waits {
-		if !w.late {
+		if w.end == 0 {
 			at = min(at, w.since+m.cfg.Limit)
+		} else if w.end > m.now {
+			at = min(at, w.end)
 		}
 	}
 	if m.drop == nil && len(m.dirs) > 0 {

@@ -229,3 +229,62 @@ func many(n int) [][16]byte {
 	}
 	return list
 }
+
+// TestWriterOutlastsWhoNeverApplies has a peer that begins another term whenever its own is revoked, watching the same
+// in the same message, and never applies anything: a write waits for it no longer than for any other that is too slow, and
+// soon most do not at all.
+func TestWriterOutlastsWhoNeverApplies(t *testing.T) {
+	m := New(Config{Self: Log{1}})
+	peer := Peer{3}
+	now, done := time.Duration(0), map[Op]time.Duration{}
+	step := func(e Event) {
+		effects, err := m.Step(now, e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range effects {
+			switch f := f.(type) {
+			case Done:
+				done[f.Op] = now
+			case Publish:
+				_, _ = m.Step(now, Published{Seq: 1})
+			}
+		}
+	}
+	term := uint64(1)
+	say := func(join bool) {
+		msg := Message{Log: Log{3}, Term: term, Join: join, Live: true, On: true, Stamp: now, Number: 1}
+		if join {
+			msg.Ask = [][16]byte{home.ID}
+		}
+		step(Receive{peer, msg})
+	}
+	step(LinkUp{peer})
+	say(true)
+	var held, free int
+	for op := Op(1); now < 2*time.Minute; op++ {
+		began := now
+		step(Write{Op: op, Seq: uint64(op), Dirs: []Dir{home}})
+		for pass := true; pass || done[op] == 0 && now-began < 5*time.Second; pass = false {
+			now += 10 * time.Millisecond
+			step(Tick{})
+			msg, ok := m.Poll(now, peer)
+			if revoked := ok && msg.Revoked == term; revoked {
+				term++
+			}
+			say(m.peers[0].grant.term != term)
+		}
+		switch took := now - began; {
+		case done[op] == 0, took > time.Second+20*time.Millisecond:
+			t.Fatalf("write %d waited for %v, done %v", op, took, done[op])
+		case took > 100*time.Millisecond:
+			held++
+		default:
+			free++
+		}
+	}
+	t.Logf("%d writes were held up, %d were not", held, free)
+	if held > 40 || held < 5 {
+		t.Errorf("%d writes were held up", held)
+	}
+}

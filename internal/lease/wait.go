@@ -1,12 +1,15 @@
 package lease
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // wait is an operation that waits for peers.
 type wait struct {
 	op    Op
 	since time.Duration
-	late  bool // those it waits for were told
+	end   time.Duration // those it waits for were told, and nobody counts after; 0: not yet
 	write bool
 	seq   uint64 // of a write
 	dirs  []Dir
@@ -35,11 +38,12 @@ func (e Cancel) step(m *Machine) error {
 	return nil
 }
 
-// settleWaits ends waits that are over, and gives up peers that took too long.
+// settleWaits ends waits that are over, and gives up peers that took too long. Whatever those say, Patience later
+// they know: what they watch by then they have asked for since, and been told that this change comes first.
 func (m *Machine) settleWaits() {
 	for _, w := range m.waits {
-		if !w.late && m.now >= w.since+m.cfg.Limit {
-			w.late = true
+		if w.end == 0 && m.now >= w.since+m.cfg.Limit {
+			w.end = m.now + m.cfg.Patience
 			m.giveUp(w)
 		}
 	}
@@ -60,12 +64,10 @@ func (m *Machine) waiting(w *wait) bool {
 	if w.write && m.now < m.cfg.Bound {
 		return true
 	}
-	for _, p := range m.peers {
-		if w.waitsFor(m, p) {
-			return true
-		}
+	if w.end != 0 && m.now >= w.end {
+		return false
 	}
-	return false
+	return slices.ContainsFunc(m.peers, func(p *peer) bool { return w.waitsFor(m, p) })
 }
 
 func (w *wait) waitsFor(m *Machine, p *peer) bool {
