@@ -2,6 +2,8 @@ package replica
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +46,8 @@ type Leases struct {
 
 	idle atomic.Bool   // nobody is connected
 	kick chan struct{} // the next Tick is due earlier than was thought
+
+	leaving atomic.Bool
 
 	mu      sync.Mutex
 	machine *lease.Machine
@@ -228,9 +232,26 @@ func (l *Leases) end() {
 	}
 }
 
-// Leave gives up all leases, so that nobody waits for this mount any more. Call
+// leavePatience is how long connected devices may take to be told that a mount leaves.
+const leavePatience = 200 * time.Millisecond
+
+// Leave gives up all leases, so that nobody waits for this mount any more, and has the others told. Call
 // it when the mount is gone, some time before Close.
-func (l *Leases) Leave() { _ = l.step(lease.Leave{}) }
+func (l *Leases) Leave() {
+	l.leaving.Store(true)
+	_ = l.step(lease.Leave{})
+	l.mu.Lock()
+	links := slices.Collect(maps.Values(l.links))
+	l.mu.Unlock()
+	late := time.After(leavePatience)
+	for _, link := range links {
+		select {
+		case <-link.left:
+		case <-late:
+			return
+		}
+	}
+}
 
 // Applied says that an author's batches are applied up to seq and that the kernel has been told.
 func (l *Leases) Applied(author AuthorID, seq uint64) {

@@ -217,6 +217,19 @@ func TestLeaveFreesWriters(t *testing.T) {
 	}
 }
 
+// Nobody waits for the mount of a node that ends in order, not even to see whether it is there again.
+func TestReadersDoNotWaitForWhoLeft(t *testing.T) {
+	a, b := mounts(t)
+	b.leases.Leave()
+	b.n.stop()
+	eventually(t, "the connection's end", func() bool { return len(a.n.status(t).Devices) > 0 && a.n.status(t).Connected == 0 })
+	start := time.Now()
+	a.leases.Observe(t.Context(), dirTwo, nothing)
+	if d := time.Since(start); d > 100*time.Millisecond {
+		t.Errorf("waited %v for a mount that left", d)
+	}
+}
+
 // leaseSamples are messages of each shape.
 func leaseSamples() []lease.Message {
 	return []lease.Message{

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,6 +18,14 @@ const maxLease = 4 << 20
 // leaseLink is the stream over which leases with a device are kept.
 type leaseLink struct {
 	wake chan struct{} // there is something to say; capacity 1
+	left chan struct{} // closed once it is said that this mount has left, or the link has gone
+	gone func()        // closes left
+}
+
+func newLeaseLink() *leaseLink {
+	link := &leaseLink{wake: make(chan struct{}, 1), left: make(chan struct{})}
+	link.gone = sync.OnceFunc(func() { close(link.left) })
+	return link
 }
 
 // leaseLoop keeps a lease stream open for as long as the session lasts, in case the
@@ -59,7 +68,8 @@ func (s *session) takeLease(st *stream) error {
 // runLease exchanges messages about leases on a stream until it ends.
 func (s *session) runLease(st *stream) error {
 	l := s.r.leases
-	link := &leaseLink{wake: make(chan struct{}, 1)}
+	link := newLeaseLink()
+	defer link.gone()
 	if err := l.up(s.peer, link); err != nil {
 		return err
 	}
@@ -85,6 +95,9 @@ func (s *session) runLease(st *stream) error {
 				}
 				if err := st.flush(); err != nil {
 					return err
+				}
+				if p.GetTerm() == 0 && l.leaving.Load() {
+					link.gone()
 				}
 			}
 			select {

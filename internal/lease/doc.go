@@ -51,4 +51,13 @@
 // waits likewise; a holder that gets no answer within Config.Limit leaves. Nobody waits
 // with a lock that the other side's answer needs, so crossing operations cannot
 // hold each other up.
+//
+// # Links that end
+//
+// A link that ends, or that another takes the place of, ends the holder's term, but the mounts may
+// be connected again in a moment. The granter keeps its promise until the holder joins anew or must have
+// noticed; so the holder first has its kernel forget what it was given in that term, and
+// says nothing before. Until the next term is on, or Config.Patience is over, its reads wait
+// and the kernel is given nothing to keep. If the granter held nothing any more itself, it
+// has left, and nobody waits for it.
 package lease

@@ -7,6 +7,7 @@ type holdState uint8
 
 const (
 	holdOff      holdState = iota
+	holdLost               // the link has gone under a term that was on: before the peer hears of that, the kernel is made to forget
 	holdJoining            // Join is not answered yet
 	holdCatching           // what the granter had is being applied
 	holdFlushing           // the kernel is made to forget, and the granter to count us
@@ -76,7 +77,7 @@ func (m *Machine) advance(p *peer) {
 		m.say(p)
 	}
 	if h.state == holdFlushing && h.flushed && h.live == 0 && m.applied[p.log] >= h.upto {
-		h.state, h.since = holdOn, m.now
+		h.state, h.since, p.awaited = holdOn, m.now, 0
 		m.say(p)
 		for _, w := range m.waits { // reads under way are to see what p did as well
 			for i := range w.dirs {
@@ -98,7 +99,7 @@ func (m *Machine) begin(p *peer) {
 // leave ends our term. What was watched is void with it.
 func (m *Machine) leave(p *peer) {
 	h := &p.hold
-	if h.state == holdOff {
+	if h.state <= holdLost {
 		return
 	}
 	if h.state == holdOn && m.now-h.since > steady {
@@ -108,10 +109,26 @@ func (m *Machine) leave(p *peer) {
 	m.say(p)
 }
 
+// lose ends our term because its link has gone, or another has its place. If the peer has not given up its own it
+// may be there again in a moment: until Patience is over nothing is believed that it did not confirm, and reads
+// wait for a term to be on again. Before it hears that this one is over, and waits for us no more, the kernel
+// forgets what it was given in it.
+func (m *Machine) lose(p *peer) {
+	on := p.hold.state == holdOn && p.grant.term != 0
+	m.leave(p)
+	if on {
+		p.awaited = m.now + m.cfg.Patience
+		m.token++
+		p.hold.state, p.hold.token = holdLost, m.token
+		m.emit(Flush{m.token})
+	}
+}
+
 // leaveSlow is leave because one side could not keep up: the next term is put off, so
 // that this does not go on.
 func (m *Machine) leaveSlow(p *peer) {
 	m.leave(p)
+	p.awaited = 0
 	h := &p.hold
 	h.pause = m.cfg.longer(h.pause)
 	h.retry = m.now + h.pause
@@ -134,8 +151,13 @@ func (m *Machine) caughtUp(need []Position) bool {
 
 func (e Flushed) step(m *Machine) error {
 	for _, p := range m.peers {
-		if p.hold.state == holdFlushing && p.hold.token == e.Token {
-			p.hold.flushed = true
+		switch h := &p.hold; {
+		case h.token != e.Token:
+		case h.state == holdLost:
+			h.state = holdOff
+			m.say(p)
+		case h.state == holdFlushing:
+			h.flushed = true
 		}
 	}
 	return nil
@@ -144,7 +166,7 @@ func (e Flushed) step(m *Machine) error {
 // hearGranter takes what p says as the granter of our lease.
 func (m *Machine) hearGranter(p *peer, msg *Message) error {
 	h := &p.hold
-	if h.state == holdOff {
+	if h.state <= holdLost {
 		return nil
 	}
 	if msg.Revoked == h.term {

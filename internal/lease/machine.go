@@ -47,6 +47,8 @@ type peer struct {
 	hold  holder
 	grant granter
 	slow  slowness // of its terms
+	// awaited is until when it counts although its link has gone, and no other term is on yet.
+	awaited time.Duration
 
 	greeted bool          // our first message is out
 	dirty   bool          // there is something to say
@@ -78,7 +80,7 @@ func (m *Machine) emit(e Effect) { m.out = append(m.out, e) }
 
 // say has a message sent to p soon.
 func (m *Machine) say(p *peer) {
-	if p.up && !p.dirty {
+	if p.up && !p.dirty && p.hold.state != holdLost {
 		p.dirty = true
 		m.emit(Send{p.id})
 	}
@@ -123,7 +125,7 @@ func (m *Machine) settle() {
 // beatDue returns when something is to be said although there is nothing to say.
 func (m *Machine) beatDue(p *peer) time.Duration {
 	switch {
-	case !p.up || p.dirty || p.hold.state == holdOff:
+	case !p.up || p.dirty || p.hold.state <= holdLost:
 		return math.MaxInt64
 	case p.hold.state == holdJoining:
 		return p.said + 4*m.cfg.Beat
@@ -144,6 +146,9 @@ func (m *Machine) Deadline() time.Duration {
 		}
 		if p.grant.term != 0 {
 			at = min(at, p.grant.until)
+		}
+		if p.awaited > m.now {
+			at = min(at, p.awaited)
 		}
 	}
 	for _, w := range m.waits {
@@ -169,7 +174,7 @@ func (m *Machine) Idle() bool {
 		return false
 	}
 	for _, p := range m.peers {
-		if p.hold.state >= holdFlushing || p.grant.term != 0 {
+		if p.hold.state >= holdFlushing || p.grant.term != 0 || m.now < p.awaited {
 			return false
 		}
 	}
@@ -184,7 +189,7 @@ func (m *Machine) Connected(id Peer) bool {
 
 func (e LinkUp) step(m *Machine) error {
 	p := m.peer(e.Peer)
-	m.leave(p)
+	m.lose(p)
 	p.link++
 	p.up, p.greeted, p.dirty, p.log = true, false, false, Log{}
 	p.grant.acked = 0 // it may have lost what it said
@@ -195,7 +200,7 @@ func (e LinkUp) step(m *Machine) error {
 
 func (e LinkDown) step(m *Machine) error {
 	p := m.peer(e.Peer)
-	m.leave(p)
+	m.lose(p)
 	p.up, p.dirty = false, false
 	return nil
 }
@@ -206,6 +211,7 @@ func (Leave) step(m *Machine) error {
 	m.left = true
 	for _, p := range m.peers {
 		m.leave(p)
+		p.awaited = 0
 		m.say(p)
 	}
 	return nil
@@ -217,7 +223,7 @@ func (e Applied) step(m *Machine) error {
 	}
 	m.applied[e.Log] = e.Seq
 	for _, p := range m.peers {
-		if p.log == e.Log && p.hold.state != holdOff {
+		if p.log == e.Log && p.hold.state > holdLost {
 			m.say(p)
 		}
 	}

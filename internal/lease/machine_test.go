@@ -288,3 +288,64 @@ func TestWriterOutlastsWhoNeverApplies(t *testing.T) {
 		t.Errorf("%d writes were held up", held)
 	}
 }
+
+// relink has the link between two mounts end, and another in its place after a while.
+func (p *pair) relink(pause time.Duration) {
+	p.t.Helper()
+	p.cut = true
+	for i := range p.m {
+		p.step(i, LinkDown{p.name(1 - i)})
+	}
+	p.pass(pause)
+	p.cut = false
+	var first [2][]Effect
+	for i := range p.m {
+		first[i], _ = p.m[i].Step(p.now, LinkUp{p.name(1 - i)})
+	}
+	for i, effects := range first {
+		for _, f := range effects {
+			p.carryOut(i, f)
+		}
+	}
+}
+
+// TestReadAcrossLinks begins a read while the link of two connected mounts has gone: it waits until they have found
+// together again, and has applied what the other did meanwhile; if that does not come, for Patience.
+func TestReadAcrossLinks(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		p := newPair(t)
+		began := p.now
+		p.step(1, LinkDown{p.name(0)})
+		if p.m[1].Current(p.now, []Dir{home}) || p.m[1].Covered([]Dir{home}) || p.m[1].Idle() {
+			t.Error("counts as not connected at once")
+		}
+		p.step(1, Observe{1, []Dir{home}})
+		if back {
+			p.relink(200 * time.Millisecond)
+			p.pass(50 * time.Millisecond)
+			if !p.isDone(1) || !p.m[1].Connected(p.name(0)) {
+				t.Error("waits although they are connected again")
+			}
+			continue
+		}
+		p.cut = true
+		p.pass(490 * time.Millisecond)
+		if p.isDone(1) {
+			t.Errorf("done after %v", p.done[1]-began)
+		}
+		p.pass(20 * time.Millisecond)
+		if !p.isDone(1) || !p.m[1].Current(p.now, []Dir{home}) {
+			t.Error("waits for who has gone")
+		}
+	}
+}
+
+// TestNoWaitForWhoHasLeft has the node of a connected mount end in order.
+func TestNoWaitForWhoHasLeft(t *testing.T) {
+	p := newPair(t)
+	p.step(0, Leave{})
+	p.step(1, LinkDown{p.name(0)})
+	if !p.m[1].Current(p.now, []Dir{home}) {
+		t.Error("waits for who has left")
+	}
+}

@@ -28,7 +28,8 @@ type mount struct {
 	telling []entry // applied, the kernel not told yet
 
 	kernel  map[*simDir]vector // what it believes of directories
-	changes int                // counts what makes answers under way worthless
+	bonds   map[int]*bond
+	changes int // counts what makes answers under way worthless
 	ops     map[Op]*op
 	lastOp  Op
 }
@@ -59,7 +60,7 @@ func (m *mount) start() {
 	m.w.say("%d starts, life %d", m.i, m.life)
 	m.log = Log{byte(m.i + 1), byte(m.life), byte(m.life >> 8)}
 	m.machine = New(Config{Self: m.log, MaxDirs: 4, Idle: 800 * time.Millisecond, Bound: m.now() + 500*time.Millisecond})
-	m.linked, m.kernel, m.ops = map[int]int{}, map[*simDir]vector{}, map[Op]*op{}
+	m.linked, m.kernel, m.ops, m.bonds = map[int]int{}, map[*simDir]vector{}, map[Op]*op{}, map[int]*bond{}
 	if m.tree == nil {
 		m.tree, m.entries = vector{}, map[Log][]entry{}
 	}
@@ -155,6 +156,13 @@ func (m *mount) later(d time.Duration, fn func()) {
 
 // step feeds the machine and carries out what it wants.
 func (m *mount) step(e Event) {
+	switch e := e.(type) {
+	case LinkUp:
+		m.parts(e.Peer)
+	case LinkDown:
+		m.parts(e.Peer)
+	}
+	defer m.noteBonds()
 	effects, err := m.machine.Step(m.now(), e)
 	if err != nil {
 		m.w.fail("%d: %v of %+v", m.i, err, e)
@@ -210,6 +218,9 @@ func (m *mount) carryOut(f Effect) {
 		m.later(m.w.after(2*time.Millisecond, 100*time.Millisecond, 0.1), func() {
 			m.changes++
 			clear(m.kernel)
+			for _, b := range m.bonds {
+				b.flushed = true
+			}
 			m.step(Flushed(f))
 		})
 	case Drop:

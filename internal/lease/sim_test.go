@@ -66,12 +66,13 @@ func TestSimulation(t *testing.T) {
 
 // tally counts what happened, so that a simulation in which nothing happens shows.
 type tally struct {
-	Reads, Checked, Hits, Writes, Waited, Free, Lost, Drops, Marks, Slow, Crashes, Freezes int
+	Reads, Checked, Across, Hits, Writes, Waited, Free, Lost, Drops, Marks, Slow, Crashes, Freezes int
 }
 
 func (t *tally) add(o *tally) {
 	t.Reads += o.Reads
 	t.Checked += o.Checked
+	t.Across += o.Across
 	t.Hits += o.Hits
 	t.Writes += o.Writes
 	t.Waited += o.Waited
@@ -86,7 +87,7 @@ func (t *tally) add(o *tally) {
 
 func (t *tally) expect(tt *testing.T) {
 	for what, n := range map[string]int{
-		"reads checked against another's write": t.Checked, "reads from the kernel": t.Hits, "writes that waited": t.Waited,
+		"reads checked against another's write": t.Checked, "reads from one term to another": t.Across, "reads from the kernel": t.Hits, "writes that waited": t.Waited,
 		"writes that nobody watched": t.Free, "leases lost": t.Lost, "directories given back": t.Drops,
 		"marks raised": t.Marks, "peers that were too slow": t.Slow, "crashes": t.Crashes, "freezes": t.Freezes,
 	} {

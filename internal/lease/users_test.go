@@ -50,29 +50,63 @@ func (m *mount) begin(bound time.Duration, e func(Op) Event, then func()) {
 	m.step(e(id))
 }
 
-// believer reports whether m counts o as connected now, and in which term.
-func (m *mount) believer(o *mount) (term uint64, ok bool) {
-	if m.machine == nil {
+// bond is for how long a mount has counted another as connected, whatever the terms were.
+type bond struct {
+	epoch   int           // counts its ends
+	term    time.Duration // until when the last term would have lasted that a lost link ended
+	flushed bool          // the kernel was, since then
+}
+
+func (m *mount) bond(id Peer) *bond {
+	if m.bonds[int(id[0])] == nil {
+		m.bonds[int(id[0])] = &bond{}
+	}
+	return m.bonds[int(id[0])]
+}
+
+// parts notes that the link to a peer ends, or that another takes its place.
+func (m *mount) parts(id Peer) {
+	x, b := m.machine.peer(id), m.bond(id)
+	if x.hold.state == holdOn {
+		b.term, b.flushed = x.hold.until, false
+	}
+}
+
+// noteBonds notes what has ended.
+func (m *mount) noteBonds() {
+	for _, o := range m.w.mounts {
+		if _, ok := m.believer(o); !ok {
+			m.bond(o.peer()).epoch++
+		}
+	}
+}
+
+// believer reports whether m counts o as connected now, and since which bond.
+func (m *mount) believer(o *mount) (epoch int, ok bool) {
+	if m.machine == nil || o == m {
 		return 0, false
 	}
-	h := &m.machine.peer(o.peer()).hold
-	return h.term, h.state == holdOn && m.now() < h.until
+	p, b := m.machine.peer(o.peer()), m.bond(o.peer())
+	on := p.hold.state == holdOn && m.now() < p.hold.until
+	return b.epoch, on || m.now() < p.awaited && (b.flushed || m.now() < b.term)
 }
 
 // expected is what a read that begins now must show.
 type expected struct {
-	o    *mount
-	term uint64
-	list []*change
+	o     *mount
+	life  int // of o: a crash may take what was done
+	epoch int
+	term  uint64
+	list  []*change
 }
 
 func (m *mount) expect(d *simDir) (out []expected) {
 	for _, o := range m.w.mounts {
-		term, ok := m.believer(o)
-		if o == m || !ok {
+		epoch, ok := m.believer(o)
+		if !ok {
 			continue
 		}
-		x := expected{o: o, term: term}
+		x := expected{o: o, life: o.life, epoch: epoch, term: m.machine.peer(o.peer()).hold.term}
 		for _, c := range d.done[o.i] {
 			x.list = append(x.list, c)
 		}
@@ -85,14 +119,17 @@ func (m *mount) expect(d *simDir) (out []expected) {
 func (m *mount) check(d *simDir, want []expected, got vector, how string) {
 	m.w.Reads++
 	for _, x := range want {
-		if term, ok := m.believer(x.o); !ok || term != x.term {
+		if epoch, ok := m.believer(x.o); !ok || epoch != x.epoch || x.o.life != x.life {
 			continue
+		}
+		if m.machine.peer(x.o.peer()).hold.term != x.term {
+			m.w.Across++
 		}
 		for _, c := range x.list {
 			m.w.Checked++
 			if c.seq == 0 || got[c.log] < c.seq {
-				m.w.fail("%d, connected with %d in term %d, read directory %d (%s) and did not see batch %d of %s, but %v",
-					m.i, x.o.i, x.term, d.ID[0], how, c.seq, logName(c.log), got)
+				m.w.fail("%d, connected with %d in bond %d, read directory %d (%s) and did not see batch %d of %s, but %v",
+					m.i, x.o.i, x.epoch, d.ID[0], how, c.seq, logName(c.log), got)
 			}
 		}
 	}

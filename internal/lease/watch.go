@@ -94,7 +94,7 @@ func (m *Machine) use(w *watched) {
 // current reports whether what is known of d here is all that p has done in it.
 func (m *Machine) current(p *peer, d *Dir) bool {
 	if p.hold.state != holdOn {
-		return true
+		return m.now >= p.awaited
 	}
 	w := m.dirs[d.ID]
 	if w == nil || m.now >= p.hold.until { // it has ended, which the next Step finds out
@@ -145,7 +145,7 @@ func (m *Machine) covered(d *Dir) bool {
 	w := m.dirs[d.ID]
 	for _, p := range m.peers {
 		switch {
-		case p.hold.state == holdFlushing:
+		case p.hold.state == holdFlushing, p.hold.state != holdOn && m.now < p.awaited:
 			return false
 		case p.hold.state == holdOn && (w == nil || w.leaving || !m.current(p, d)):
 			return false
