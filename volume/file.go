@@ -161,6 +161,7 @@ func (v *Volume) write(ctx context.Context, in *inode, p []byte, off int64, atEn
 	if len(p) == 0 { // write(2) of nothing changes nothing, not even the size
 		return off, nil
 	}
+	v.saveMuch(ctx, in)
 	if err := v.room(ctx, in); err != nil {
 		return 0, err
 	}
@@ -203,6 +204,7 @@ func (v *Volume) lay(in *inode, p []byte, off int64) (full []sealJob) {
 		in.unsaved = mergeSpans(in.unsaved)
 	}
 	in.unsaved = addSpan(in.unsaved, span{off, off + int64(len(p))})
+	in.unsavedBytes.Add(int64(len(p)))
 	in.size = max(in.size, off+int64(len(p)))
 	for len(p) > 0 {
 		index, at := off/bs, off%bs

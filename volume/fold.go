@@ -410,6 +410,7 @@ func (in *inode) offer(c *candidate) {
 func (in *inode) snapshotTaken() (restore func()) {
 	unsaved, saveMin, minSize := in.unsaved, in.saveMin, in.minSize
 	in.unsaved, in.saveMin, in.minSize = nil, in.size, in.size
+	in.unsavedBytes.Store(0)
 	return func() {
 		in.mu.Lock()
 		in.unsaved = append(unsaved, in.unsaved...)

@@ -32,6 +32,8 @@ type inode struct {
 	xattrRoom atomic.Int64
 	recorded  atomic.Int64 // bytes of journal records since the last commit, or since records of the whole file replaced those before
 
+	unsavedBytes atomic.Int64 // about how much is in unsaved
+
 	aside    atomic.Bool // it is being published aside
 	roomless atomic.Bool // something was written to it while the disk had no room: see roomFor
 
@@ -70,13 +72,14 @@ type content struct {
 	pinned    bool   // changed and therefore pinned
 	ready     *candidate
 
-	minSize  int64  // the smallest size since the candidate was made
-	unsaved  []span // written since the last journal record
-	saveMin  int64  // the smallest size since the last journal record
-	saves    uint64 // journal records so far; guarded by fold
-	savedGen uint64 // the generation that the records hold
-	journals bool   // records exist that the next commit must remove
-	kept     bool   // they are there because it cannot be sealed
+	minSize  int64         // the smallest size since the candidate was made
+	unsaved  []span        // written since the last journal record
+	saveMin  int64         // the smallest size since the last journal record
+	saves    uint64        // journal records so far; guarded by fold
+	savedGen uint64        // the generation that the records hold
+	saving   chan struct{} // closes when the journalling that goes on aside is done; nil: none does
+	journals bool          // records exist that the next commit must remove
+	kept     bool          // they are there because it cannot be sealed
 
 	published   int64  // when it was last, by Volume.uptime
 	lookedGen   uint64 // the generation when the publisher last looked

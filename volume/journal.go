@@ -314,6 +314,7 @@ func (in *inode) takeUnsaved() (restore func()) {
 	unsaved, saveMin := in.unsaved, in.saveMin
 	in.journals = true
 	in.unsaved, in.saveMin, in.savedGen = nil, in.size, in.gen
+	in.unsavedBytes.Store(0)
 	return func() {
 		in.mu.Lock()
 		defer in.mu.Unlock()
@@ -372,7 +373,7 @@ func (v *Volume) scattered(in *inode) bool {
 // journalsMuch reports whether what is not yet saved is journalled although it is more than JournalMax: it is scattered, and of
 // a file of which some is sealed already also over the sealed blocks; to read that back must then also fit the disk. in.mu is held.
 func (v *Volume) journalsMuch(in *inode, total int64) bool {
-	if total > v.cfg.DirtyMax || !v.scattered(in) {
+	if total > v.muchToJournal() || !v.scattered(in) {
 		return false
 	}
 	if len(in.sealed) == 0 {
@@ -380,6 +381,9 @@ func (v *Volume) journalsMuch(in *inode, total int64) bool {
 	}
 	return int64(len(in.dirty)+len(in.sealed))*v.blockSize(in) >= foldFactor*total && v.leftToJournal(total)
 }
+
+// muchToJournal bounds what is journalled of a file at once: all that may be dirty, which is overdrawn by what is under way.
+func (v *Volume) muchToJournal() int64 { return 2 * v.cfg.DirtyMax }
 
 // saveNow journals what was written to a file, if that is possible.
 func (v *Volume) saveNow(ctx context.Context, in *inode) (done bool, err error) {

@@ -104,7 +104,7 @@ func (v *Volume) wholeRecords(in *inode) (records [][]byte, restore func(), err 
 	for _, o := range in.dirty {
 		total += o.held()
 	}
-	if total > v.cfg.DirtyMax || !v.leftToJournal(total) {
+	if total > v.muchToJournal() || !v.leftToJournal(total) {
 		return nil, nil, nil
 	}
 	extents, err := v.wholeExtents(in)

@@ -32,8 +32,9 @@ func (v *Volume) publishDue(in *inode) error {
 	saved := in.savedGen == in.gen
 	many := in.manyHeld()
 	beside := in.beside > 0
+	saving := in.saving != nil // which is soon over
 	in.mu.Unlock()
-	if !due || wait && saved {
+	if !due || wait && (saved || saving) {
 		return nil
 	}
 	free := in.fold.TryLock()
