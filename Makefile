@@ -47,7 +47,7 @@ demo: build
 
 test:
 	@$(NEED) fuse3:fusermount3 sqlite3:sqlite3 git:git iproute2:ip gcc:gcc libc6-dev:gcc
-	go test -race -shuffle=on -timeout 18m ./...
+	go test -race -shuffle=on -timeout 40m ./...
 
 # The same at the sizes that users meet; takes long and prints figures. With FOREVER_PJDFSTEST=DIR, a built
 # checkout of github.com/pjd/pjdfstest, that suite as well, beside the file system below; with FOREVER_XFSTESTS=DIR,
