@@ -193,6 +193,10 @@ func TestFlushThatFails(t *testing.T) {
 			onSmallDisk(t, m)
 			m.must("--daemon", "--listen", "127.0.0.1:0", "--lan=false", m.mount)
 			t.Cleanup(m.end)
+			m.until("the reserve", func() bool { // or it is taken while the disk is filled
+				_, err := os.Stat(filepath.Join(m.data, "reserve"))
+				return err == nil
+			})
 			fillUntil(t, m.data, 7<<20) // less than chunks leave free
 			f, err := os.Create(filepath.Join(m.mount, "file"))
 			if err != nil {

@@ -145,6 +145,12 @@ func (m *machine) serve(args ...string) {
 	m.t.Cleanup(m.end)
 }
 
+// ownAddress returns an address that nobody else listens at, also while the node is down: the host is this process's alone.
+func ownAddress() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d:10000", 64+pid>>16, pid>>8&0xff, pid&0xff)
+}
+
 // end ends the machine's node, if one runs, by the ID in its lock.
 func (m *machine) end() {
 	m.t.Helper()
