@@ -100,7 +100,7 @@ func TestFetchGoesBeforeFetchAhead(t *testing.T) {
 // Two holders are read from at once, none is asked for what the other gives, and
 // when one goes the other gives the rest.
 func TestFetchAheadFromSeveral(t *testing.T) {
-	a, b, c, ids := twoHolders(t, 200, 64<<10, nil)
+	a, b, c, ids := twoHolders(t, 200, 64<<10, func(c *Config) { c.FetchTimeout = time.Minute })
 	a.store.slowDown(5 * time.Millisecond)
 	b.store.slowDown(5 * time.Millisecond)
 	asked := [2]int{a.store.asked(), b.store.asked()}

@@ -110,6 +110,13 @@ func (s *memStore) Sync(context.Context) error {
 	return nil
 }
 
+// flushed returns how many chunks a crash would leave.
+func (s *memStore) flushed() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.synced
+}
+
 func (s *memStore) End() Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()

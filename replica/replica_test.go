@@ -214,15 +214,17 @@ func TestWaitAndStatus(t *testing.T) {
 	if err := waitFor(a, 1, 50*time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("wait without anybody: %v", err)
 	}
-	done := make(chan error, 1)
+	done, began := make(chan error, 1), make(chan struct{})
 	var first Progress
 	go func() {
 		done <- a.Wait(context.Background(), 1, func(p Progress) {
 			if first.Want == 0 {
 				first = p
+				close(began)
 			}
 		})
 	}()
+	<-began
 	b.start()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -233,8 +235,8 @@ func TestWaitAndStatus(t *testing.T) {
 	if d := a.status(t).Devices[1]; !d.Connected || d.MissingBatches+d.MissingChunks+d.MissingBytes != 0 || d.AckedBatches != 10 {
 		t.Fatalf("status: %+v", d)
 	}
-	if b.store.synced != 10 {
-		t.Fatalf("acknowledged without a flush: %d", b.store.synced)
+	if n := b.store.flushed(); n != 10 {
+		t.Fatalf("acknowledged without a flush: %d", n)
 	}
 	// What b writes itself it has.
 	b.write("own")
