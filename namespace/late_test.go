@@ -136,7 +136,7 @@ func TestLateOp(t *testing.T) {
 		took := time.Since(start)
 		runtime.ReadMemStats(&after)
 		t.Logf("%s, %d files and %d ops later: %v, %d KiB allocated", late.what, files, since, took, (after.TotalAlloc-before.TotalAlloc)>>10)
-		if limit := 100 * time.Millisecond; took > limit {
+		if limit := time.Duration(scaled(1000, 100)) * time.Millisecond; took > limit {
 			t.Errorf("%s took %v, more than %v", late.what, took, limit)
 		}
 	}
