@@ -320,7 +320,7 @@ func (r *rig) openBeside(t testing.TB, name string) (f *os.File, beside *volume.
 func (r *rig) give(to *rig) {
 	r.t.Helper()
 	must(r.t, r.vol.SyncAll(context.Background()))
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		r.log.mu.Lock()
 		batches := r.log.batches[r.given:]
@@ -342,7 +342,7 @@ func (r *rig) give(to *rig) {
 // until waits for a condition that must come true soon.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not in time: %s", what)
 		}
@@ -384,6 +384,27 @@ func (c *counts) of(req fuse.Request) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.n[fmt.Sprintf("%T", req)]
+}
+
+// wantNone expects that the kernel sends no requests of some kinds while something is done, at the latest the second time: others
+// on the machine may have it drop its caches meanwhile.
+func (c *counts) wantNone(t testing.TB, do func(), kinds ...fuse.Request) {
+	t.Helper()
+	sent := func() (n int) {
+		for _, req := range kinds {
+			n += c.of(req)
+		}
+		return n
+	}
+	n := 0
+	for range 2 {
+		before := sent()
+		do()
+		if n = sent() - before; n == 0 {
+			return
+		}
+	}
+	t.Errorf("the kernel sent %d requests such as %T", n, kinds[0])
 }
 
 var callerRoot = volume.Caller{}
