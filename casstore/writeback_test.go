@@ -29,7 +29,7 @@ func TestWriteBackBegins(t *testing.T) {
 	}
 	defer f.Close()
 	first := unix.CachestatRange{Len: writebackStep}
-	for end := time.Now().Add(4 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		var st unix.Cachestat_t
 		if err := unix.Cachestat(uint(f.Fd()), &first, &st, 0); err != nil {
 			t.Skip("the kernel does not say what it has written: ", err)
