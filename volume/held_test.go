@@ -155,7 +155,7 @@ func (r *rig) wantNothingHeld(ino uint64) {
 		defer r.mu.Unlock()
 		return r.inodes[ino] != nil || len(r.changed) > 0
 	}
-	for deadline := time.Now().Add(5 * time.Second); held(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); held(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the file is still in memory")
 		}

@@ -120,7 +120,7 @@ func stuckRig(t *testing.T, files int, change func(*Config)) (r *rig, answer fun
 // await fails unless something soon holds of the files of all handles.
 func await(t *testing.T, failure string, is func(in *inode) bool, list ...*Handle) {
 	t.Helper()
-	end := time.Now().Add(5 * time.Second)
+	end := time.Now().Add(30 * time.Second)
 	for _, h := range list {
 		for ok := false; !ok; time.Sleep(time.Millisecond) {
 			h.in.mu.RLock()

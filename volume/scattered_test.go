@@ -164,8 +164,15 @@ type everyPut struct {
 	*memChunks
 	n    int64
 	puts atomic.Int64
-	turn chan struct{} // held while do is under way
+	turn chan struct{} // held while do is under way, or is set
 	do   func()
+}
+
+// does has something else done from now on.
+func (e *everyPut) does(do func()) {
+	e.turn <- struct{}{}
+	e.do = do
+	<-e.turn
 }
 
 func (e *everyPut) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
@@ -175,7 +182,7 @@ func (e *everyPut) Put(ctx context.Context, sealed []byte) (chunk.ID, error) {
 			e.do()
 		}
 		<-e.turn
-	case <-time.After(100 * time.Millisecond): // do may wait for this one
+	case <-time.After(5 * time.Second): // do may wait for this one
 	}
 	return e.memChunks.Put(ctx, sealed)
 }
@@ -228,7 +235,7 @@ func TestWritesAreJournalledWhileManyBlocksAreSealed(t *testing.T) {
 			}
 			var crashes []crash
 			wrote := 0
-			chunks.do = func() {
+			chunks.does(func() {
 				if len(crashes) == 2 || !sealedBeside(h.in) { // the last few are sealed while nobody journals, and maybe nobody writes
 					return
 				}
@@ -241,9 +248,9 @@ func TestWritesAreJournalledWhileManyBlocksAreSealed(t *testing.T) {
 				hours.Add(1)
 				must(t, r.publishDue(h.in))
 				crashes = append(crashes, crash{r.state.(*kv.Mem).Snapshot().(*kv.Mem), r.read(h)})
-			}
+			})
 			must(t, seal(r, h))
-			chunks.do = func() {}
+			chunks.does(func() {})
 			if len(crashes) < 2 {
 				t.Errorf("only %d looks while it was sealed", len(crashes))
 			}
@@ -272,7 +279,7 @@ func TestMuchInARowIsNotJournalled(t *testing.T) {
 		r.write(h, strings.Repeat("x", 15_000), block<<14)
 	}
 	looks := 0
-	chunks.do = func() {
+	chunks.does(func() {
 		if !sealedBeside(h.in) {
 			return
 		}
@@ -284,7 +291,7 @@ func TestMuchInARowIsNotJournalled(t *testing.T) {
 			t.Errorf("%d bytes are journalled", len(v))
 			return false
 		}))
-	}
+	})
 	h.in.aside.Store(true)
 	must(t, r.flush(ctx, h.in))
 	h.in.aside.Store(false)

@@ -198,7 +198,7 @@ func within[T any](t *testing.T, ch <-chan T, failure string) (got T) {
 	t.Helper()
 	select {
 	case got = <-ch:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal(failure)
 	}
 	return got
