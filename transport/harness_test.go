@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"fmt"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -18,7 +21,7 @@ type network struct {
 // networks are all implementations.
 var networks = map[string]func(t testing.TB) network{
 	"tcp": func(testing.TB) network {
-		return network{NewTCP, func() string { return "127.0.0.1:0" }}
+		return network{NewTCP, ownAddress}
 	},
 	"unix": func(t testing.TB) network {
 		dir, n := t.TempDir(), 0
@@ -27,6 +30,15 @@ var networks = map[string]func(t testing.TB) network{
 	"memory": func(testing.TB) network {
 		return network{NewMemory().Transport, func() string { return rand.Text() }}
 	},
+}
+
+var addresses atomic.Int32 // given to listeners of this process
+
+// ownAddress returns an address that nobody else listens at, also once it is closed: the host is this process's alone, and no port
+// is given twice.
+func ownAddress() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d:%d", 64+pid>>16, pid>>8&0xff, pid&0xff, 10_000+addresses.Add(1))
 }
 
 // overAll runs a test on every implementation.

@@ -10,7 +10,7 @@ import (
 
 // A connection lives with any limit, however long what is on its way takes to be allowed: bytes go and come all the time.
 func TestSlowestLimits(t *testing.T) {
-	const limit, size = 32 << 10, 96 << 10
+	const limit, size = 8 << 10, 96 << 10
 	for name, set := range map[string]func(from, to *Config){
 		"upload":   func(from, _ *Config) { from.UploadLimit = limit },
 		"download": func(_, to *Config) { to.DownloadLimit = limit },
@@ -18,7 +18,7 @@ func TestSlowestLimits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			n := networks["tcp"](t)
-			from := Config{KeepAlive: time.Second / 4, IdleTimeout: time.Second}
+			from := Config{KeepAlive: time.Second, IdleTimeout: 4 * time.Second}
 			to := from
 			set(&from, &to)
 			dialed, accepted := connect(t, newNode(t, n, from), listen(t, n, to))

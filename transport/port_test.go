@@ -36,18 +36,16 @@ func TestPort(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var addr string
+	addr := ownAddress()
 	listeners := map[string]Listener{}
 	for _, name := range []string{"a", "b", "c"} {
-		l, err := mk(name, port).Listen("127.0.0.1:0")
+		l, err := mk(name, port).Listen(addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer l.Close()
 		listeners[name] = l
-		if addr == "" {
-			addr = l.Addr()
-		} else if l.Addr() != addr {
+		if l.Addr() != addr {
 			t.Fatalf("%s listens at %s, not %s", name, l.Addr(), addr)
 		}
 	}
