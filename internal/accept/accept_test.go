@@ -58,13 +58,13 @@ func TestTreeCrossesOver(t *testing.T) {
 	}
 	gone := filepath.Join("tree", scale("http", "net/http"))
 	rm := timed(func() { run(t, "", "rm", "-r", filepath.Join(b.mnt, gone)) })
-	back := until(t, 5*time.Second, "B's changes on A", func() bool {
+	back := until(t, 30*time.Second, "B's changes on A", func() bool {
 		got, err := os.ReadFile(filepath.Join(a.mnt, edited))
 		_, errGone := os.Stat(filepath.Join(a.mnt, gone))
 		return err == nil && string(got) == "// edited on B\n" && os.IsNotExist(errGone)
 	})
 	t.Logf("rm -r on B %.2f s, seen on A %.3f s later", rm.Seconds(), back.Seconds())
-	until(t, 10*time.Second, "one tree on both", same(filepath.Join(a.mnt, "tree"), filepath.Join(b.mnt, "tree")))
+	until(t, 30*time.Second, "one tree on both", same(filepath.Join(a.mnt, "tree"), filepath.Join(b.mnt, "tree")))
 }
 
 func firstLines(s string, n int) string {

@@ -26,7 +26,7 @@ func TestPeerReturns(t *testing.T) {
 		}
 	}
 	b.start()
-	took := until(t, 5*time.Second, "A's tree on B", func() bool {
+	took := until(t, scale(30*time.Second, 5*time.Second), "A's tree on B", func() bool {
 		_, err := tryRun("", "diff", "-r", a.mnt, b.mnt)
 		return err == nil
 	})
@@ -93,7 +93,7 @@ func TestKillLosesSecondsAtMost(t *testing.T) {
 	}
 	want["moved"] = want["f0"]
 	delete(want, "f0")
-	time.Sleep(5 * time.Second) // what the contract allows to be lost
+	time.Sleep(scale(10*time.Second, 5*time.Second)) // what the contract allows to be lost
 	n.kill()
 	n.start()
 	for name, content := range want {
@@ -121,8 +121,17 @@ func (l *ledger) len() int {
 	return len(l.want)
 }
 
-// load creates files, fsyncs them, and overwrites some in place, until stopped or until the mount is gone.
+// load creates files, fsyncs them, and overwrites some in place, until stopped or until the mount is gone: it never writes to what
+// is below the mount.
 func load(n *node, l *ledger, prefix string, stop chan struct{}) {
+	root, err := os.OpenRoot(n.mnt)
+	if err != nil {
+		return
+	}
+	defer root.Close()
+	if !mounted(n.mnt) { // already
+		return
+	}
 	for i := 0; ; i++ {
 		select {
 		case <-stop:
@@ -134,20 +143,20 @@ func load(n *node, l *ledger, prefix string, stop chan struct{}) {
 		if i%3 == 2 { // overwrite the one before, same length or not
 			name = fmt.Sprintf("%s-%d", prefix, i-1)
 		}
-		if err := writeSynced(filepath.Join(n.mnt, name), content, l, name); err != nil {
+		if err := writeSynced(root, name, content, l); err != nil {
 			return
 		}
 	}
 }
 
-func writeSynced(path, content string, l *ledger, name string) error {
+func writeSynced(dir *os.Root, name, content string, l *ledger) error {
 	l.mu.Lock()
 	if l.next == nil {
 		l.next = map[string]string{}
 	}
 	l.next[name] = content
 	l.mu.Unlock()
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0644)
+	f, err := dir.OpenFile(name, os.O_RDWR|os.O_CREATE, 0644)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func TestFindEachOther(t *testing.T) {
 		l.move(1, 7+round)
 		a.start("--lan=true", "--log-level=debug")
 		b.start("--lan=true", "--log-level=debug")
-		took := b.until(5*time.Second, "connection after both have moved", func() bool { return a.connected() == 1 && b.connected() == 1 })
+		took := b.until(30*time.Second, "connection after both have moved", func() bool { return a.connected() == 1 && b.connected() == 1 })
 		t.Logf("found each other after %v", took.Round(time.Millisecond))
 	}
 	// One moves while it runs: the old connection is dead, the new one comes without waiting for that.
@@ -60,9 +60,9 @@ func TestFindEachOther(t *testing.T) {
 	}
 	b.stop()
 	b.start("--peer", "10.99.30.77:4747", "--peer", at+":4747")
-	b.until(5*time.Second, "connection by an address that was given", func() bool { return a.connected() == 1 && b.connected() == 1 })
+	b.until(30*time.Second, "connection by an address that was given", func() bool { return a.connected() == 1 && b.connected() == 1 })
 	// What is learnt that way is remembered.
 	b.stop()
 	b.start()
-	b.until(5*time.Second, "connection by an address that is remembered", func() bool { return b.connected() == 1 })
+	b.until(30*time.Second, "connection by an address that is remembered", func() bool { return b.connected() == 1 })
 }

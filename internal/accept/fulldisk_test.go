@@ -27,9 +27,12 @@ func TestDiskFilledByOthers(t *testing.T) {
 	filler := fillDisk(t, filepath.Dir(n.data))
 	close(stop)
 	<-worked
+	root, err := os.OpenRoot(n.mnt)
+	must(t, err)
+	defer root.Close()
 	given := 0 // how often there was room again: a log that the state drops had taken some ahead
 	refused := func(what string, err error) {
-		if err == nil && given < 5 {
+		if err == nil && given < 50 {
 			given++
 			fillFile(t, filler)
 		} else if !errors.Is(err, syscall.ENOSPC) {
@@ -39,7 +42,7 @@ func TestDiskFilledByOthers(t *testing.T) {
 	for i := range 200 {
 		refused("mkdir", os.Mkdir(filepath.Join(n.mnt, fmt.Sprintf("dir%d", i)), 0o755))
 		name := fmt.Sprintf("file%d", i)
-		refused("create", writeSynced(filepath.Join(n.mnt, name), "x", acked, name))
+		refused("create", writeSynced(root, name, "x", acked))
 	}
 	if _, err := os.ReadDir(n.mnt); err != nil {
 		t.Fatalf("the full disk takes the mount away: %v", err)
@@ -47,10 +50,11 @@ func TestDiskFilledByOthers(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	n.until(5*time.Second, "space", func() bool {
-		return writeSynced(filepath.Join(n.mnt, "after"), "after", acked, "after") == nil
+	n.until(30*time.Second, "space", func() bool {
+		return writeSynced(root, "after", "after", acked) == nil
 	})
 	acked.check(t, n)
+	must(t, root.Close())
 	n.stop()
 	n.start()
 	acked.check(t, n)

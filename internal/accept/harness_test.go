@@ -125,7 +125,7 @@ func newNode(t testing.TB, name, invite string, args ...string) *node {
 func newNodeOf(t testing.TB, bin, name, invite string, args ...string) *node {
 	t.Helper()
 	dir := t.TempDir()
-	n := &node{t: t, bin: bin, data: filepath.Join(dir, name+"-data"), mnt: filepath.Join(dir, name), listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	n := &node{t: t, bin: bin, data: filepath.Join(dir, name+"-data"), mnt: filepath.Join(dir, name), listen: ownAddress()}
 	if err := os.Mkdir(n.mnt, 0755); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func (n *node) start(args ...string) {
 // newReplica runs a keyless replica that is let in by a member.
 func newReplica(t testing.TB, name string, by *node, args ...string) *node {
 	t.Helper()
-	n := &node{t: t, serves: true, data: filepath.Join(t.TempDir(), name+"-data"), mnt: name, listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	n := &node{t: t, serves: true, data: filepath.Join(t.TempDir(), name+"-data"), mnt: name, listen: ownAddress()}
 	n.command("join", strings.TrimSpace(by.command("invite", "--replica")))
 	n.start(args...)
 	return n

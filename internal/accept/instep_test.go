@@ -54,6 +54,21 @@ func allInStep(t testing.TB, nodes ...*node) {
 	}
 }
 
+// parted reports whether two mounts have lost each other since they were in step, which may happen when a node gets no processor
+// for as long as its lease lasts. Nobody promises anything for that.
+func parted(t testing.TB, a, b *node, since time.Time) bool {
+	t.Helper()
+	return !inStep(t, a, b).Equal(since)
+}
+
+// skipIfParted is for before something fails that holds of mounts in step.
+func skipIfParted(t testing.TB, a, b *node, since time.Time) {
+	t.Helper()
+	if parted(t, a, b, since) {
+		t.Skip("the mounts lost each other, which nobody promises anything for")
+	}
+}
+
 // steps runs rounds that must never see anything old, a changing and b looking, and
 // the other way round. A round that does is excused only if the mounts were cut off
 // from each other meanwhile, which may happen when nodes get no processor; not often.
@@ -185,14 +200,16 @@ func testMkdirs(t *testing.T, a, b *node) {
 func testRenames(t *testing.T, a, b *node) {
 	must(t, os.WriteFile(a.in("r0"), []byte("renamed"), 0o644))
 	must(t, seen(b, "r0", true))
+	last := "r0" // a round that is excused may not have come to rename it
 	steps(t, a, b, "rename", scale(200, 500), func(i int, by, at *node) error {
-		from, to := fmt.Sprintf("r%d", i), fmt.Sprintf("r%d", i+1)
+		from, to := last, fmt.Sprintf("r%d", i+1)
 		if err := errors.Join(seen(at, from, true), seen(at, to, false)); err != nil {
 			return err
 		}
 		if err := os.Rename(by.in(from), by.in(to)); err != nil {
 			return err
 		}
+		last = to
 		return errors.Join(seen(at, from, false), seen(at, to, true))
 	})
 }
@@ -267,7 +284,7 @@ func TestCrossing(t *testing.T) {
 				t.Errorf("worker %d: %v", w, err)
 			}
 			t.Logf("worker %d: longest call %v", w, longest.Round(time.Millisecond))
-			if longest > time.Second {
+			if longest > scale(10*time.Second, time.Second) {
 				t.Errorf("worker %d: a call took %v", w, longest)
 			}
 		}()
@@ -333,6 +350,32 @@ func content(t *testing.T, dir string) string {
 	return out.String()
 }
 
+// heldUp writes again and again while the other mount does not answer, which is waited for once. The machine may take its time
+// now and then, but not with each write.
+func heldUp(t *testing.T, n *node, what string, writes int) {
+	t.Helper()
+	var stalls []time.Duration
+	var sum time.Duration
+	for i := range writes {
+		d := timed(func() { must(t, os.WriteFile(n.in("f"), fmt.Appendf(nil, "%s %d", what, i), 0o644)) })
+		if d > scale(300*time.Millisecond, 100*time.Millisecond) {
+			stalls, sum = append(stalls, d.Round(time.Millisecond)), sum+d
+		}
+	}
+	t.Logf("%s: calls that took long: %v", what, stalls)
+	if len(stalls) > scale(2, 1) || sum > scale(5*time.Second, time.Second) {
+		t.Errorf("a peer that does not answer held up the writer: %v", stalls)
+	}
+}
+
+// readsInStep expects of a file on b what was written on a, as both are in step.
+func readsInStep(t *testing.T, a, b *node, since time.Time, want string) {
+	t.Helper()
+	if got, err := os.ReadFile(b.in("f")); (err != nil || string(got) != want) && !parted(t, a, b, since) {
+		t.Errorf("in step since %v: %q %v, want %q", since, got, err, want)
+	}
+}
+
 // TestFrozenPeer stops one node's process. The other waits for it once, and both say
 // that they were cut off from each other.
 func TestFrozenPeer(t *testing.T) {
@@ -347,21 +390,7 @@ func TestFrozenPeer(t *testing.T) {
 	must(t, b.cmd.Process.Signal(syscall.SIGSTOP))
 	thaw := sync.OnceFunc(func() { _ = b.cmd.Process.Signal(syscall.SIGCONT) })
 	t.Cleanup(thaw)
-	var stalls []time.Duration
-	for i := range 200 {
-		d := timed(func() { must(t, os.WriteFile(a.in("f"), fmt.Appendf(nil, "frozen %d", i), 0o644)) })
-		if d > 100*time.Millisecond {
-			stalls = append(stalls, d.Round(time.Millisecond))
-		}
-	}
-	t.Logf("calls that took over 100 ms: %v", stalls)
-	var sum time.Duration
-	for _, d := range stalls {
-		sum += d
-	}
-	if len(stalls) > 1 || sum > time.Second {
-		t.Errorf("a frozen peer held up the writer: %v", stalls)
-	}
+	heldUp(t, a, "frozen", 200)
 	if got := a.mountOf(nameB); got.Mount != "disconnected" {
 		t.Errorf("with the peer frozen its mount is %q", got.Mount)
 	}
@@ -370,14 +399,9 @@ func TestFrozenPeer(t *testing.T) {
 	if back := b.mountOf(nameA); !after.After(before) || !back.MountSince.After(before) {
 		t.Errorf("the frozen side never knew: in step since %v, before since %v", back.MountSince, before)
 	}
-	got, err := os.ReadFile(b.in("f"))
-	if err != nil || string(got) != "frozen 199" {
-		t.Errorf("after the thaw: %q %v", got, err)
-	}
+	readsInStep(t, a, b, after, "frozen 199")
 	must(t, os.WriteFile(a.in("f"), []byte("after"), 0o644))
-	if got, err := os.ReadFile(b.in("f")); err != nil || string(got) != "after" {
-		t.Errorf("in step again: %q %v", got, err)
-	}
+	readsInStep(t, a, b, after, "after")
 }
 
 // TestCutOff pulls the cable between two mounts in a way that nobody is told of. A writer waits
@@ -395,27 +419,16 @@ func TestCutOff(t *testing.T) {
 	must(t, err)
 
 	l.cut(1, pullSilent)
-	var stalls []time.Duration
-	for i := range 100 {
-		if d := timed(func() { must(t, os.WriteFile(a.in("f"), fmt.Appendf(nil, "%d", i), 0o644)) }); d > 100*time.Millisecond {
-			stalls = append(stalls, d.Round(time.Millisecond))
-		}
-	}
-	t.Logf("calls that took over 100 ms: %v", stalls)
-	if len(stalls) > 1 || len(stalls) == 1 && stalls[0] > time.Second {
-		t.Errorf("a peer that was cut off held up the writer: %v", stalls)
-	}
+	heldUp(t, a, "cut off", 100)
 	for n, peer := range map[*node]string{a: nameB, b: nameA} {
 		if got := n.mountOf(peer); got.Mount != "disconnected" {
 			t.Errorf("cut off, %s says that the mount of %s is %q", filepath.Base(n.mnt), peer, got.Mount)
 		}
 	}
 	l.join(1)
-	inStep(t, a, b)
+	since := inStep(t, a, b)
 	must(t, os.WriteFile(a.in("f"), []byte("after"), 0o644))
-	if got, err := os.ReadFile(b.in("f")); err != nil || string(got) != "after" {
-		t.Errorf("in step again: %q %v", got, err)
-	}
+	readsInStep(t, a, b, since, "after")
 }
 
 // TestThreeInStep has three mounts take turns: what one does, both others see at once.
@@ -427,10 +440,12 @@ func TestThreeInStep(t *testing.T) {
 	all := func() (since [3]time.Time) {
 		return [3]time.Time{inStep(t, a, b), inStep(t, b, c), inStep(t, a, c)}
 	}
+	last := "start"
+	must(t, os.WriteFile(a.in(last), nil, 0o644))
 	before := all()
 	for i := range scale(150, 2000) {
 		by := nodes[i%3]
-		err := threeRound(nodes, by, i)
+		err := threeRound(nodes, by, i, &last)
 		if err == nil {
 			continue
 		}
@@ -442,14 +457,13 @@ func TestThreeInStep(t *testing.T) {
 	}
 }
 
-// threeRound has one node change things, and all look.
-func threeRound(nodes []*node, by *node, i int) error {
-	old, name, want := fmt.Sprintf("f%d", i-1), fmt.Sprintf("f%d", i), fmt.Appendf(nil, "round %d", i)
-	if i > 0 {
-		if err := os.Rename(by.in(old), by.in(name)); err != nil {
-			return err
-		}
+// threeRound has one node change things, and all look. It notes the new name of the file, since not every round gets that far.
+func threeRound(nodes []*node, by *node, i int, last *string) error {
+	old, name, want := *last, fmt.Sprintf("f%d", i), fmt.Appendf(nil, "round %d", i)
+	if err := os.Rename(by.in(old), by.in(name)); err != nil {
+		return err
 	}
+	*last = name
 	if err := os.WriteFile(by.in(name), want, 0o644); err != nil {
 		return err
 	}

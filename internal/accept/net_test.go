@@ -2,21 +2,22 @@ package accept
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
-// freePort returns a TCP port of this machine that nobody listens on.
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+var addresses atomic.Int32 // given to nodes of this process
+
+// ownAddress returns an address for a node that nobody else listens at, also while the node is down: the host is this process's
+// alone, and no port is given twice.
+func ownAddress() string {
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.%d:%d", 64+pid>>16, pid>>8&0xff, pid&0xff, 10_000+addresses.Add(1))
 }
 
 // tap is a TCP proxy that keeps every byte that goes through.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +46,7 @@ func TestRecover(t *testing.T) {
 		}
 	}
 
-	n := &node{t: t, data: filepath.Join(t.TempDir(), "n-data"), mnt: filepath.Join(t.TempDir(), "n"), listen: "127.0.0.1:" + strconv.Itoa(freePort(t))}
+	n := &node{t: t, data: filepath.Join(t.TempDir(), "n-data"), mnt: filepath.Join(t.TempDir(), "n"), listen: ownAddress()}
 	if err := os.Mkdir(n.mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +81,7 @@ func TestRecover(t *testing.T) {
 		t.Fatalf("history of the letter:\n%s", history)
 	}
 	n.command("restore", "letter", "--at", first, "--to", "older")
-	n.until(5*time.Second, "the older version", func() bool { return n.reads("older", "the first version\n") })
+	n.until(30*time.Second, "the older version", func() bool { return n.reads("older", "the first version\n") })
 	n.write("new", "written after the disaster\n")
 	n.command("wait", "--timeout", "30s")
 	// The lost devices are thrown out; another joins.

@@ -356,7 +356,7 @@ func TestUntarOverSlowLink(t *testing.T) {
 		_ = shell.Process.Kill()
 		_ = shell.Wait()
 	}()
-	until(t, 5*time.Second, "the shell in the directory", func() bool {
+	until(t, 30*time.Second, "the shell in the directory", func() bool {
 		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", shell.Process.Pid))
 		return err == nil && filepath.Base(cwd) == "seen"
 	})

@@ -73,7 +73,7 @@ func TestOutages(t *testing.T) {
 			l.join(host)
 		}
 		_, took := oneTree(t, 10*time.Second, nodes...)
-		if t.Logf("outage %d: one tree %v after it", round+1, took); took > 2200*time.Millisecond {
+		if t.Logf("outage %d: one tree %v after it", round+1, took); took > 2800*time.Millisecond { // without a bound on the waits it is 3 s
 			t.Error("that is too long")
 		}
 	}

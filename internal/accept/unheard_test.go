@@ -34,7 +34,7 @@ func TestRevokeWithoutANode(t *testing.T) {
 	}
 	a.stop()
 	a.command("devices", "revoke", "thief")
-	b.until(5*time.Second, "the revocation", func() bool { return b.sees("thief") == nil })
+	b.until(30*time.Second, "the revocation", func() bool { return b.sees("thief") == nil })
 
 	b.stop()
 	said, err := a.invocation([]string{"devices", "revoke", "another", "--data", a.data}).CombinedOutput()
