@@ -180,8 +180,8 @@ func (n *Node) longAlone() bool {
 // rest from the logs. What it writes later then knows what the others promised to take for known.
 func (n *Node) beginFresh() error {
 	for tried := (replica.Hash{}); ; {
-		cp := n.newestComplete()
-		if cp == nil {
+		list := n.complete()
+		if len(list) == 0 {
 			err := n.meet(func(ctx context.Context) error { return n.catchUp(ctx, n.repl.Admission()) })
 			if errors.Is(err, errNobody) {
 				return nil // it may begin empty: the logs are whole
@@ -194,19 +194,43 @@ func (n *Node) beginFresh() error {
 			}
 			continue
 		}
-		if cp.ID == tried {
+		if list[0].ID == tried {
 			return nil
 		}
-		tried = cp.ID
-		if err := n.beginWith(cp); err != nil || !n.behind.Swap(false) {
-			return err
+		tried = list[0].ID
+		err := n.beginWith(&list[0], false)
+		if errors.Is(err, replica.ErrUnavailable) && n.beginOlder(list[1:]) {
+			err = nil
+		}
+		if err != nil {
+			return &fail.Error{Kind: fail.Peer, Op: "this device has joined but has nothing of the volume yet", Err: words(err),
+				Next: "start it again when another device can be reached"}
+		}
+		if !n.behind.Swap(false) {
+			return nil
 		} // else there is a newer one
 	}
 }
 
+// beginOlder begins from an older checkpoint or from nothing, as the newest one cannot be had: somebody may have all logs behind that.
+func (n *Node) beginOlder(older []replica.Checkpoint) bool {
+	for i := range older {
+		n.behind.Store(false)
+		if n.beginWith(&older[i], true) == nil {
+			return true
+		}
+	}
+	if left, err := n.loadBeginning(); left != nil || err != nil { // not undone
+		return false
+	}
+	n.behind.Store(false)
+	err := n.meet(func(ctx context.Context) error { return n.catchUp(ctx, n.repl.Admission()) })
+	return err == nil && !n.behind.Load()
+}
+
 // beginWith imports a checkpoint into a state that is empty, or has an older one that the others went on
-// from meanwhile.
-func (n *Node) beginWith(cp *replica.Checkpoint) error {
+// from meanwhile. If it is not the newest one, somebody must have all that came since.
+func (n *Node) beginWith(cp *replica.Checkpoint, older bool) error {
 	began := time.Now()
 	if err := n.note(&beginning{Checkpoint: cp.ID}); err != nil {
 		return err
@@ -222,14 +246,16 @@ func (n *Node) beginWith(cp *replica.Checkpoint) error {
 			return err
 		}
 		n.log.Info("began from a checkpoint", "checkpoint", short(cp.ID), "bytes", cp.Version.Size, "took", time.Since(began).Round(time.Millisecond))
-		if err := n.catchUp(ctx, n.repl.Admission()); !errors.Is(err, errNobody) {
-			return err
+		err := n.catchUp(ctx, n.repl.Admission())
+		switch {
+		case older && n.behind.Load():
+			return errors.New("the logs behind it are gone")
+		case !older && errors.Is(err, errNobody):
+			return nil
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		err = &fail.Error{Kind: fail.Peer, Op: "this device has joined but has nothing of the volume yet", Err: words(err),
-			Next: "start it again when another device can be reached"}
 		return errors.Join(err, kv.Clear(n.state, 't'), n.repl.BeginAt(replica.Hash{}), n.note(nil))
 	}
 	return n.note(nil)

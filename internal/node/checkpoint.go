@@ -5,10 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"time"
 
+	"github.com/foreverfs/forever/chunk"
 	"github.com/foreverfs/forever/namespace"
 	"github.com/foreverfs/forever/replica"
 )
@@ -42,20 +42,20 @@ func (c *Checkpoints) setDefaults() {
 
 // checkpointer makes, endorses and settles the checkpoints of this member.
 type checkpointer struct {
-	n        *Node
-	cfg      Checkpoints
-	presence *presence
-	due      int                              // ticks since there should be a checkpoint
-	judged   map[replica.Hash]bool            // made anew here, with whatever result
-	outdated map[replica.Hash]bool            // those that came out differently, as they do not continue the newest one
-	folded   map[replica.Hash]namespace.Point // what those were folded to that came out the same
-	settled  replica.Hash                     // in this run
+	n         *Node
+	cfg       Checkpoints
+	presence  *presence
+	due       int                              // ticks since there should be a checkpoint
+	differing map[replica.Hash]bool            // made anew here, they came out differently
+	outdated  map[replica.Hash]bool            // those of them that do not continue the newest one
+	folded    map[replica.Hash]namespace.Point // what those were folded to that came out the same
+	settled   replica.Hash                     // in this run
 }
 
 func newCheckpointer(n *Node, p *presence) *checkpointer {
 	return &checkpointer{
 		n: n, cfg: n.cfg.Checkpoints, presence: p,
-		judged: map[replica.Hash]bool{}, outdated: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{},
+		differing: map[replica.Hash]bool{}, outdated: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{},
 	}
 }
 
@@ -88,19 +88,23 @@ func (c *checkpointer) step(ctx context.Context) error {
 		c.n.repl.Refuse(a, seq)
 	}
 	list := c.n.repl.Checkpoints()
-	var last uint64 // counter of the last complete one
-	for _, cp := range list {
-		if cp.Complete() {
-			last = cp.Clock
-			break
-		}
-	}
+	last := lastOf(list)
 	if c.grown(last) >= c.enough()/2 {
 		if err := c.n.vol.Acknowledge(func() []namespace.Device { return devicesOf(c.active()) }, c.retention()); err != nil {
 			return err
 		}
 	}
 	return errors.Join(c.endorse(ctx, list, last), c.make(ctx, list), c.settle(ctx))
+}
+
+// lastOf returns the counter of the newest complete checkpoint.
+func lastOf(list []replica.Checkpoint) uint64 {
+	for _, cp := range list {
+		if cp.Complete() {
+			return cp.Clock
+		}
+	}
+	return 0
 }
 
 // grown returns about how many ops there were since a counter.
@@ -160,6 +164,15 @@ func covered(seen map[replica.AuthorID]replica.LogEnd, upTo map[replica.AuthorID
 	return true
 }
 
+// seqs returns how far logs reach.
+func seqs(ends map[replica.AuthorID]replica.LogEnd) map[replica.AuthorID]uint64 {
+	out := make(map[replica.AuthorID]uint64, len(ends))
+	for a, end := range ends {
+		out[a] = end.Seq
+	}
+	return out
+}
+
 // vector returns which batches the tree has.
 func (n *Node) vector() map[replica.AuthorID]uint64 { return vectorOf(n.vol.Vector()) }
 
@@ -202,87 +215,137 @@ func (c *checkpointer) make(ctx context.Context, list []replica.Checkpoint) erro
 	}
 	c.due = 0
 	seen := c.n.vector()
-	base := c.newest(list, seen)
+	newest := idOf(c.newest(list, seen))
 	began := time.Now()
-	w := newStreamWriter(ctx, c.n.streams())
-	tree, err := c.n.rebuild(ctx, base, seen, active, w)
+	tree, err := c.anew(ctx, list, seen, active)
 	if err != nil {
 		return fmt.Errorf("make a checkpoint: %w", err)
 	}
-	version, err := w.finish()
-	if err != nil {
-		return fmt.Errorf("store a checkpoint: %w", err)
-	}
-	baseID := idOf(base)
-	if idOf(c.newest(c.n.repl.Checkpoints(), seen)) != baseID {
+	if idOf(c.newest(c.n.repl.Checkpoints(), seen)) != newest {
 		return nil // one has become complete meanwhile, which the next is to continue
 	}
-	id, err := c.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: version, Digest: tree.digest}, baseID, seen)
+	id, err := c.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: tree.version, Digest: tree.digest}, tree.base, seen)
 	if err != nil {
 		return err
 	}
-	c.judged[id], c.folded[id] = true, tree.folded
-	c.n.log.Info("made a checkpoint", "checkpoint", short(id), "bytes", version.Size, "ops", tree.clock, "took", time.Since(began).Round(time.Millisecond))
+	c.folded[id] = tree.folded
+	c.n.log.Info("made a checkpoint", "checkpoint", short(id), "bytes", tree.version.Size, "ops", tree.clock, "took", time.Since(began).Round(time.Millisecond))
 	return nil
 }
 
-// endorse does anew what others say they came to, and signs if it is the same.
+// stored is a tree made anew whose export is in the store.
+type stored struct {
+	rebuilt
+	base    replica.Hash // what it was made from
+	version chunk.Version
+}
+
+// anew makes the tree up to a vector anew, and stores its export. It begins with the newest complete checkpoint that can be had:
+// while the logs behind an older one are here, nothing is lost with the export of a newer one.
+func (c *checkpointer) anew(ctx context.Context, list []replica.Checkpoint, seen map[replica.AuthorID]uint64, active []replica.DeviceID) (out stored, err error) {
+	for _, base := range c.bases(list, seen) {
+		w := newStreamWriter(ctx, c.n.streams())
+		tree, failed := c.n.rebuild(ctx, base, seen, active, w)
+		if failed == nil {
+			out = stored{rebuilt: tree, base: idOf(base)}
+			out.version, err = w.finish()
+			return out, err
+		}
+		err = errors.Join(err, failed)
+		if !errors.Is(failed, replica.ErrUnavailable) {
+			break
+		}
+	}
+	return out, err
+}
+
+// bases returns what the tree up to a vector can be made from, the newest first: complete checkpoints and, as nil, nothing, if
+// the logs behind that are here.
+func (c *checkpointer) bases(list []replica.Checkpoint, upTo map[replica.AuthorID]uint64) (out []*replica.Checkpoint) {
+	floor := c.n.repl.Base()
+	begin := c.n.repl.CheckpointSeen(floor)
+	for i := range list {
+		ends := c.n.repl.CheckpointSeen(list[i].ID)
+		if list[i].Complete() && covered(ends, upTo) && covered(begin, seqs(ends)) {
+			out = append(out, &list[i])
+		}
+	}
+	if floor == (replica.Hash{}) {
+		out = append(out, nil)
+	}
+	return out
+}
+
+// endorse does anew what others say they came to, and signs if it is the same and the export is here: it must not be lost with
+// its maker.
 func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, last uint64) error {
 	self := c.n.repl.Self()
+	var errs []error
 	for i := range list {
 		cp := &list[i]
 		switch {
-		case cp.Complete(), cp.Clock <= last, c.judged[cp.ID], !slices.Contains(cp.Active, self), slices.Contains(cp.Endorsed, self):
+		case cp.Complete(), cp.Clock <= last, c.differing[cp.ID], !slices.Contains(cp.Active, self), slices.Contains(cp.Endorsed, self):
 			continue
 		case !c.agrees(cp.Active):
 			continue
 		}
 		ends := c.n.repl.CheckpointSeen(cp.ID)
-		if !c.follows(ends, list) {
+		if !c.follows(ends, list) || !covered(ends, c.n.vector()) {
 			continue
 		}
-		have := c.n.vector()
-		if !covered(ends, have) {
-			continue
+		same, err := c.judge(ctx, cp, list, seqs(ends))
+		if same && err == nil {
+			err = c.sign(ctx, cp)
 		}
-		seen := map[replica.AuthorID]uint64{}
-		for a, end := range ends {
-			seen[a] = end.Seq
-		}
-		base := c.newest(list, seen)
-		tree, err := c.n.rebuild(ctx, base, seen, cp.Active, io.Discard)
 		if err != nil {
-			return fmt.Errorf("check a checkpoint: %w", err)
+			errs = append(errs, fmt.Errorf("check a checkpoint: %w", err))
 		}
-		c.judged[cp.ID] = true
-		if tree.digest != cp.Digest && idOf(base) != cp.Base {
-			// What came of the base is folded at least as far as that, so it may show. The logs before this one may be gone.
-			c.outdated[cp.ID] = true
-			c.n.log.Info("did not endorse a checkpoint: it does not continue the newest one", "checkpoint", short(cp.ID), "newest", short(idOf(base)))
-			continue
-		}
-		if tree.digest != cp.Digest {
-			c.n.differs.Store(true)
-			c.n.log.Error("this device comes to another tree than a checkpoint says; it is not endorsed, nothing is dropped",
-				"checkpoint", short(cp.ID), "maker", cp.Maker)
-			continue
-		}
-		c.folded[cp.ID] = tree.folded
-		if err := c.n.repl.Endorse(cp.ID); err != nil {
-			return err
-		}
-		c.n.log.Info("endorsed a checkpoint", "checkpoint", short(cp.ID))
 	}
+	return errors.Join(errs...)
+}
+
+// judge reports whether this device comes to the same as a checkpoint.
+func (c *checkpointer) judge(ctx context.Context, cp *replica.Checkpoint, list []replica.Checkpoint, seen map[replica.AuthorID]uint64) (same bool, err error) {
+	if _, same := c.folded[cp.ID]; same {
+		return true, nil
+	}
+	tree, err := c.anew(ctx, list, seen, cp.Active)
+	if err != nil {
+		return false, err
+	}
+	if tree.digest == cp.Digest {
+		c.folded[cp.ID] = tree.folded
+		return true, nil
+	}
+	c.differing[cp.ID] = true
+	if tree.base != cp.Base {
+		// What came of the base is folded at least as far as that, so it may show. The logs before this one may be gone.
+		c.outdated[cp.ID] = true
+		c.n.log.Info("did not endorse a checkpoint: it does not continue the newest one", "checkpoint", short(cp.ID), "newest", short(tree.base))
+		return false, nil
+	}
+	c.n.differs.Store(true)
+	c.n.log.Error("this device comes to another tree than a checkpoint says; it is not endorsed, nothing is dropped",
+		"checkpoint", short(cp.ID), "maker", cp.Maker)
+	return false, nil
+}
+
+// sign endorses a checkpoint. Sealing the same in the same epoch gives the same chunks, so judging it has stored them, as a rule.
+func (c *checkpointer) sign(ctx context.Context, cp *replica.Checkpoint) error {
+	if err := c.n.bring(ctx, cp.Version); err != nil {
+		return err
+	}
+	if err := c.n.repl.Endorse(cp.ID); err != nil {
+		return err
+	}
+	c.n.log.Info("endorsed a checkpoint", "checkpoint", short(cp.ID))
 	return nil
 }
 
 // follows reports whether a vector lies nowhere behind the checkpoints that this device endorsed. No device
 // endorses one that does not: so of two complete ones, which some device endorsed both, one continues the other.
 func (c *checkpointer) follows(ends map[replica.AuthorID]replica.LogEnd, list []replica.Checkpoint) bool {
-	reach := map[replica.AuthorID]uint64{}
-	for a, end := range ends {
-		reach[a] = end.Seq
-	}
+	reach := seqs(ends)
 	for i := range list {
 		if slices.Contains(list[i].Endorsed, c.n.repl.Self()) && !covered(c.n.repl.CheckpointSeen(list[i].ID), reach) {
 			return false
@@ -302,7 +365,7 @@ func (c *checkpointer) agrees(active []replica.DeviceID) bool {
 }
 
 // settle folds the tree and drops the logs behind the newest checkpoint that all came to, this
-// device included, and of which everything is here.
+// device included, and of which everything is here. The logs behind an older one are needed while the export of a newer one is not here.
 func (c *checkpointer) settle(ctx context.Context) error {
 	self, base := c.n.repl.Self(), c.n.repl.Base()
 	for _, cp := range c.n.repl.Checkpoints() {
@@ -315,8 +378,12 @@ func (c *checkpointer) settle(ctx context.Context) error {
 		if !covered(c.n.repl.CheckpointSeen(cp.ID), c.n.vector()) {
 			return nil
 		}
-		if here, err := c.n.isHere(ctx, cp.Version); err != nil || !here {
+		here, err := c.n.isHere(ctx, cp.Version)
+		if err != nil {
 			return err
+		}
+		if !here {
+			continue
 		}
 		if err := c.settleAt(ctx, &cp); err != nil {
 			return fmt.Errorf("settle a checkpoint: %w", err)

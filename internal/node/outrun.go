@@ -38,11 +38,14 @@ func (n *Node) lacksNothing() bool {
 	return cp == nil || covered(n.repl.CheckpointSeen(cp.ID), n.vector())
 }
 
+// complete returns the complete checkpoints, the newest first.
+func (n *Node) complete() []replica.Checkpoint {
+	return slices.DeleteFunc(n.repl.Checkpoints(), func(cp replica.Checkpoint) bool { return !cp.Complete() })
+}
+
 func (n *Node) newestComplete() *replica.Checkpoint {
-	for _, cp := range n.repl.Checkpoints() {
-		if cp.Complete() {
-			return &cp
-		}
+	if list := n.complete(); len(list) > 0 {
+		return &list[0]
 	}
 	return nil
 }

@@ -202,6 +202,19 @@ func (n *Node) isHere(ctx context.Context, v chunk.Version) (bool, error) {
 	return err == nil, err
 }
 
+// bring sees to it that all chunks of a version are in the store, durably: it fetches what is missing.
+func (n *Node) bring(ctx context.Context, v chunk.Version) error {
+	chunks := n.streams().chunks
+	err := chunk.All(ctx, n.streams(), v, func(id chunk.ID, _ bool) error { return chunks.Ahead(ctx, id) })
+	if err != nil {
+		return err
+	}
+	if here, err := n.isHere(ctx, v); err != nil || !here { // fetched, but not kept
+		return errors.Join(err, errNotHere)
+	}
+	return chunks.Sync(ctx)
+}
+
 var errNotHere = errors.New("not in the store")
 
 // localOnly reads nodes of block trees from the store alone.
