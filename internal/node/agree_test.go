@@ -1,10 +1,12 @@
 package node
 
 import (
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"testing"
 
+	"github.com/foreverfs/forever/internal/kv"
 	"github.com/foreverfs/forever/replica"
 )
 
@@ -63,6 +65,29 @@ func (m byHand) close() {
 	m.t.Helper()
 	if err := m.n.Close(); err != nil {
 		m.t.Error(err)
+	}
+}
+
+// reopen starts a member again, beside others that run.
+func (m byHand) reopen(beside ...byHand) byHand {
+	m.t.Helper()
+	cfg := m.n.cfg
+	for _, o := range beside {
+		st, err := o.n.repl.Status()
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		cfg.Peers = append(cfg.Peers, st.Listen)
+	}
+	return newByHand(m.t, cfg)
+}
+
+// silence has a member believe that another was never heard of, or was just now.
+func (m byHand) silence(d replica.DeviceID, gone bool) {
+	name := hex.EncodeToString(d[:])
+	m.presence.Silent[name] = 0
+	if gone {
+		m.presence.Silent[name] = 1000 * day
 	}
 }
 
@@ -156,4 +181,96 @@ func TestExportLost(t *testing.T) {
 			agreed(a, c)
 		})
 	}
+}
+
+// TestMakerLost: what a checkpoint is made of is lost with its maker, before all of it was anywhere else. Once that one is out,
+// or forgotten, the others go on.
+func TestMakerLost(t *testing.T) {
+	for _, revoked := range []bool{false, true} {
+		t.Run(fmt.Sprint("revoked ", revoked), func(t *testing.T) {
+			all := several(t, "w")
+			a, w := all[0], all[1]
+			a.close()
+			w.fill("away")
+			w.makes()
+			entries := map[string][]byte{}
+			err := w.n.state.Scan([]byte{'c'}, kv.PrefixEnd([]byte{'c'}), func(k, v []byte) bool {
+				entries[string(k)] = append([]byte(nil), v...)
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.close()
+			a = a.reopen() // and hears of it, but has none of the batches
+			err = a.n.state.Update(func(tx kv.Tx) error {
+				for k, v := range entries {
+					if err := tx.Put([]byte(k), v); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.close()
+			a = a.reopen()
+			if a.n.repl.Checkpoints()[0].Complete() {
+				t.Fatal("did not hear of it")
+			}
+			if revoked {
+				if err := a.n.repl.Revoke(w.n.repl.Self(), "lost"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i := 0; len(a.n.newestComplete().Active) != 1; i++ {
+				if i == 15 {
+					t.Fatal("no checkpoint without the one that is lost")
+				}
+				a.fill(fmt.Sprint("alone", i, "-"))
+				a.silence(w.n.repl.Self(), !revoked)
+				a.steps()
+			}
+			for range 6 {
+				a.steps()
+			}
+			if made := len(a.n.repl.Checkpoints()); made > 4 {
+				t.Errorf("%d checkpoints without work", made)
+			}
+		})
+	}
+}
+
+// TestEqualClock: of two checkpoints of the same, one stays incomplete; nobody waits for it. Who has heard of one does not make another.
+func TestEqualClock(t *testing.T) {
+	all := several(t, "b")
+	a, b := all[0], all[1]
+	a.fill("two")
+	promiseAll(a, b)
+	list, seen, active := a.n.repl.Checkpoints(), a.n.vector(), a.n.members()
+	for _, m := range all { // neither hears of the other's before
+		tree, err := m.anew(t.Context(), list, seen, active)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = m.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: tree.version, Digest: tree.digest}, tree.base, seen)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	alike(a, b)
+	a.due = 100
+	if err := a.make(t.Context(), list); err != nil || len(a.n.repl.Checkpoints()) != len(list)+2 {
+		t.Errorf("made another though there are two meanwhile: %v", err)
+	}
+	first, second := a, b
+	if a.n.repl.Checkpoints()[0].Maker == b.n.repl.Self() {
+		first, second = b, a
+	}
+	first.steps()
+	alike(a, b)
+	second.steps()
+	alike(a, b)
+	agreed(a, b)
 }

@@ -94,7 +94,7 @@ func (c *checkpointer) step(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(c.endorse(ctx, list, last), c.make(ctx, list), c.settle(ctx))
+	return errors.Join(c.endorse(ctx, list, last), c.make(ctx, c.n.repl.Checkpoints()), c.settle(ctx))
 }
 
 // lastOf returns the counter of the newest complete checkpoint.
@@ -176,32 +176,6 @@ func seqs(ends map[replica.AuthorID]replica.LogEnd) map[replica.AuthorID]uint64 
 // vector returns which batches the tree has.
 func (n *Node) vector() map[replica.AuthorID]uint64 { return vectorOf(n.vol.Vector()) }
 
-// isDue reports whether there should be another checkpoint: there was much work since the last
-// one. One that others have not endorsed yet is waited for, or there would be more and more of them while somebody is
-// away; unless it waits for somebody who is gone, leaves somebody out who has come, or waits for this device in vain.
-func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
-	if len(list) == 0 {
-		return c.grown(0) >= c.enough()
-	}
-	newest, active := &list[0], c.active()
-	if newest.Complete() {
-		return c.grown(newest.Clock) >= c.enough()
-	}
-	for _, d := range newest.Active {
-		if !slices.Contains(newest.Endorsed, d) && !slices.Contains(active, d) {
-			return true
-		}
-	}
-	// Nobody who knows of a device that joined meanwhile endorses it.
-	for _, d := range active {
-		if !slices.Contains(newest.Active, d) {
-			return true
-		}
-	}
-	// Two were made at once, and neither continues the other; or its maker had not heard yet that another is complete.
-	return c.outdated[newest.ID] || !c.follows(c.n.repl.CheckpointSeen(newest.ID), list)
-}
-
 // make makes a checkpoint if one is due and it is this device's turn.
 func (c *checkpointer) make(ctx context.Context, list []replica.Checkpoint) error {
 	if !c.isDue(list) {
@@ -221,8 +195,8 @@ func (c *checkpointer) make(ctx context.Context, list []replica.Checkpoint) erro
 	if err != nil {
 		return fmt.Errorf("make a checkpoint: %w", err)
 	}
-	if idOf(c.newest(c.n.repl.Checkpoints(), seen)) != newest {
-		return nil // one has become complete meanwhile, which the next is to continue
+	if now := c.n.repl.Checkpoints(); len(now) != len(list) || idOf(c.newest(now, seen)) != newest {
+		return nil // another has been made meanwhile; or one has become complete, which the next is to continue
 	}
 	id, err := c.n.repl.ProposeCheckpoint(replica.Checkpoint{Active: active, Clock: tree.clock, Version: tree.version, Digest: tree.digest}, tree.base, seen)
 	if err != nil {
@@ -290,7 +264,7 @@ func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, l
 			continue
 		}
 		ends := c.n.repl.CheckpointSeen(cp.ID)
-		if !c.follows(ends, list) || !covered(ends, c.n.vector()) {
+		if !c.follows(self, ends, list) || !covered(ends, c.n.vector()) {
 			continue
 		}
 		same, err := c.judge(ctx, cp, list, seqs(ends))
@@ -340,28 +314,6 @@ func (c *checkpointer) sign(ctx context.Context, cp *replica.Checkpoint) error {
 	}
 	c.n.log.Info("endorsed a checkpoint", "checkpoint", short(cp.ID))
 	return nil
-}
-
-// follows reports whether a vector lies nowhere behind the checkpoints that this device endorsed. No device
-// endorses one that does not: so of two complete ones, which some device endorsed both, one continues the other.
-func (c *checkpointer) follows(ends map[replica.AuthorID]replica.LogEnd, list []replica.Checkpoint) bool {
-	reach := seqs(ends)
-	for i := range list {
-		if slices.Contains(list[i].Endorsed, c.n.repl.Self()) && !covered(c.n.repl.CheckpointSeen(list[i].ID), reach) {
-			return false
-		}
-	}
-	return true
-}
-
-// agrees reports whether everybody that a checkpoint leaves out is gone from here as well.
-func (c *checkpointer) agrees(active []replica.DeviceID) bool {
-	for _, d := range c.active() {
-		if !slices.Contains(active, d) {
-			return false
-		}
-	}
-	return true
 }
 
 // settle folds the tree and drops the logs behind the newest checkpoint that all came to, this
