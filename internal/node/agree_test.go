@@ -274,3 +274,40 @@ func TestEqualClock(t *testing.T) {
 	alike(a, b)
 	agreed(a, b)
 }
+
+// TestGivenUp: members that made checkpoints while they were away, and then began anew, go on from the one that they began from.
+func TestGivenUp(t *testing.T) {
+	all := several(t, "v", "w")
+	a, away := all[0], all[1:]
+	for _, m := range all {
+		m.close()
+	}
+	for i, m := range away {
+		m = m.reopen()
+		for j := range 4 {
+			m.fill(fmt.Sprint("away", i, "-", j, "-"))
+		}
+		m.makes()
+		m.close()
+	}
+	a = a.reopen()
+	for i := range 8 {
+		a.fill(fmt.Sprint("alone", i, "-"))
+		for _, m := range away {
+			a.silence(m.n.repl.Self(), true)
+		}
+		a.steps()
+	}
+	for i, m := range away {
+		m = m.reopen(a)
+		until(t, "the others having gone on", m.n.behind.Load)
+		m.close()
+		away[i] = m.reopen(a)
+		if away[i].n.behind.Load() {
+			t.Fatal("still behind")
+		}
+	}
+	for _, m := range away {
+		m.steps()
+	}
+}

@@ -321,11 +321,12 @@ func (c *checkpointer) sign(ctx context.Context, cp *replica.Checkpoint) error {
 func (c *checkpointer) settle(ctx context.Context) error {
 	self, base := c.n.repl.Self(), c.n.repl.Base()
 	for _, cp := range c.n.repl.Checkpoints() {
-		if !cp.Complete() || !slices.Contains(cp.Active, self) {
-			continue
-		}
-		if cp.ID == base && cp.ID == c.settled {
+		in := slices.Contains(cp.Active, self)
+		if cp.ID == base && (cp.ID == c.settled || !in) { // it began from that one; those before are behind it
 			return nil
+		}
+		if !cp.Complete() || !in {
+			continue
 		}
 		if !covered(c.n.repl.CheckpointSeen(cp.ID), c.n.vector()) {
 			return nil
