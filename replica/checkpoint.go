@@ -33,6 +33,8 @@ type Checkpoint struct {
 	// Active are the members whose promises it is folded by, ascending: those that
 	// its maker did not take for gone. Endorsed are those of them who came to the same, the maker included.
 	Active, Endorsed []DeviceID
+	// GaveUp are those who endorsed it and said since that they are back: they began anew from another one.
+	GaveUp []DeviceID
 	Clock            uint64 // the greatest counter of an op up to the vector
 	// Version is where the export is, Digest its BLAKE3-256.
 	Version chunk.Version
@@ -46,6 +48,7 @@ func (c *Checkpoint) Complete() bool { return len(c.Endorsed) == len(c.Active) }
 type checkpointState struct {
 	entry    *entry
 	endorsed map[DeviceID]bool
+	gaveUp   map[DeviceID]bool // those of them who said since that they are back
 	vouched  bool // a device in good standing made or endorsed it
 }
 
@@ -74,6 +77,9 @@ func (s *checkpointState) public() Checkpoint {
 		c.Active = append(c.Active, d)
 		if s.endorsed[d] {
 			c.Endorsed = append(c.Endorsed, d)
+		}
+		if s.gaveUp[d] {
+			c.GaveUp = append(c.GaveUp, d)
 		}
 	}
 	return c

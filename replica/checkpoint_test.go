@@ -89,6 +89,15 @@ func TestCheckpointAuthority(t *testing.T) {
 	if !complete(first) || complete(second) {
 		t.Error("who endorsed which?")
 	}
+	gaveUp := func(e *entry) []DeviceID {
+		p := c.log.checkpoints[e.hash].public()
+		return p.GaveUp
+	}
+	c.must(c.add("b", &replicapb.ControlEntry{What: &replicapb.ControlEntry_Return{Return: &replicapb.Return{}}}))
+	c.must(c.add("b", endorses(second.hash)))
+	if diff := cmp.Diff([]DeviceID{idOf("b")}, gaveUp(first)); diff != "" || gaveUp(second) != nil || !complete(first) {
+		t.Errorf("who began anew since? %s", diff)
+	}
 	// Those of a later format are kept, without effect.
 	later := checkpointOf(nil, []string{"a"})
 	later.GetCheckpoint().Format = 2

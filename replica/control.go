@@ -275,13 +275,19 @@ func (c *controlLog) apply(e *entry) {
 		}
 	case *replicapb.ControlEntry_Return:
 		c.devices[e.signer].returns++
+		for _, s := range c.checkpoints { // its entries are in order
+			if s.endorsed[e.signer] {
+				s.gaveUp[e.signer] = true
+			}
+		}
 	case *replicapb.ControlEntry_Checkpoint:
 		if w.Checkpoint.GetFormat() == 1 {
-			c.checkpoints[e.hash] = &checkpointState{entry: e, endorsed: map[DeviceID]bool{e.signer: true}, vouched: !void}
+			c.checkpoints[e.hash] = &checkpointState{entry: e, endorsed: map[DeviceID]bool{e.signer: true}, gaveUp: map[DeviceID]bool{}, vouched: !void}
 		}
 	case *replicapb.ControlEntry_Endorse:
 		if s := c.checkpoints[Hash(w.Endorse.GetCheckpoint())]; s != nil {
 			s.endorsed[e.signer] = true
+			delete(s.gaveUp, e.signer)
 			s.vouched = s.vouched || !void
 		}
 	}

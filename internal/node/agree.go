@@ -25,7 +25,8 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 // hopeless reports whether a checkpoint that is not complete cannot be expected to become so.
 func (c *checkpointer) hopeless(cp *replica.Checkpoint, list []replica.Checkpoint, active []replica.DeviceID) bool {
 	// It does not continue the newest one, of which its maker had not heard. Or somebody has come, and nobody who knows of that endorses it.
-	if c.outdated[cp.ID] || !c.agrees(cp.Active) {
+	// Or who made or endorsed it began anew since, without what it may be made of.
+	if c.outdated[cp.ID] || !c.agrees(cp.Active) || len(cp.GaveUp) > 0 {
 		return true
 	}
 	ends := c.n.repl.CheckpointSeen(cp.ID)
@@ -50,14 +51,19 @@ func (c *checkpointer) hopeless(cp *replica.Checkpoint, list []replica.Checkpoin
 
 // follows reports whether a vector lies nowhere behind the checkpoints that a device endorsed. No device
 // endorses one that does not: so of two complete ones, which some device endorsed both, one continues the other.
+//
+// What a device endorsed before it began anew does not count: it may name batches that the device gave up, so nothing would
+// ever follow. In its place is the complete one that the device began from, and it endorses nothing that lies behind that. An earlier
+// one that others endorsed too lies behind that one, or continues it and is followed by them; and nobody endorses one any more that somebody gave up.
 func (c *checkpointer) follows(d replica.DeviceID, ends map[replica.AuthorID]replica.LogEnd, list []replica.Checkpoint) bool {
 	reach := seqs(ends)
 	for i := range list {
-		if slices.Contains(list[i].Endorsed, d) && !covered(c.n.repl.CheckpointSeen(list[i].ID), reach) {
+		counts := slices.Contains(list[i].Endorsed, d) && !slices.Contains(list[i].GaveUp, d)
+		if counts && !covered(c.n.repl.CheckpointSeen(list[i].ID), reach) {
 			return false
 		}
 	}
-	// Nor does this device judge one that its logs begin behind.
+	// This device began from one, or dropped the logs before it.
 	return d != c.n.repl.Self() || covered(c.n.repl.CheckpointSeen(c.n.repl.Base()), reach)
 }
 

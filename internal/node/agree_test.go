@@ -275,7 +275,8 @@ func TestEqualClock(t *testing.T) {
 	agreed(a, b)
 }
 
-// TestGivenUp: members that made checkpoints while they were away, and then began anew, go on from the one that they began from.
+// TestGivenUp: members that made checkpoints while they were away, and then began anew, go on from the one that they began from, and take
+// part in the next.
 func TestGivenUp(t *testing.T) {
 	all := several(t, "v", "w")
 	a, away := all[0], all[1:]
@@ -310,4 +311,5 @@ func TestGivenUp(t *testing.T) {
 	for _, m := range away {
 		m.steps()
 	}
+	agreed(a, away[0], away[1])
 }

@@ -260,7 +260,7 @@ func (c *checkpointer) endorse(ctx context.Context, list []replica.Checkpoint, l
 		switch {
 		case cp.Complete(), cp.Clock <= last, c.differing[cp.ID], !slices.Contains(cp.Active, self), slices.Contains(cp.Endorsed, self):
 			continue
-		case !c.agrees(cp.Active):
+		case !c.agrees(cp.Active), len(cp.GaveUp) > 0:
 			continue
 		}
 		ends := c.n.repl.CheckpointSeen(cp.ID)
