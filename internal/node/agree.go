@@ -8,14 +8,19 @@ import (
 
 // isDue reports whether there should be another checkpoint: there was much work since the last complete one. One that
 // others have not endorsed yet is waited for, or there would be more and more of them while somebody is
-// away; unless it is hopeless.
+// away; unless it is hopeless. However that is, this device makes no second one of the same members before there was as much work again.
 func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 	last, active := lastOf(list), c.active()
 	if c.grown(last) < c.enough() {
 		return false
 	}
 	for i := range list {
-		if cp := &list[i]; !cp.Complete() && cp.Clock > last && !c.hopeless(cp, list, active) {
+		cp := &list[i]
+		if cp.Complete() || cp.Clock <= last {
+			continue
+		}
+		again := cp.Maker == c.n.repl.Self() && len(cp.GaveUp) == 0 && slices.Equal(cp.Active, active)
+		if again && c.grown(cp.Clock) < c.enough() || !c.hopeless(cp, list, active) {
 			return false
 		}
 	}

@@ -313,3 +313,56 @@ func TestGivenUp(t *testing.T) {
 	}
 	agreed(a, away[0], away[1])
 }
+
+// TestViews: members that do not agree on who is gone make no more checkpoints than there is work.
+func TestViews(t *testing.T) {
+	all := several(t, "b", "r")
+	a, b, r := all[0], all[1], all[2].n.repl.Self()
+	all[2].close()
+	a.fill("two")
+	promiseAll(a, b)
+	list := a.n.repl.Checkpoints()
+	for i := range 40 {
+		a.silence(r, false)
+		b.silence(r, true)
+		a.put(fmt.Sprint("little", i))
+		for _, m := range []byHand{a, b} {
+			m.steps()
+			alike(a, b)
+		}
+	}
+	worth := 2 * (1 + a.grown(lastOf(list))/a.enough())
+	if made := len(a.n.repl.Checkpoints()) - len(list); made == 0 || uint64(made) > worth {
+		t.Errorf("%d checkpoints for work that is worth %d", made, worth)
+	}
+	for range 2 { // once they agree the next one is complete
+		a.silence(r, true)
+		agreed(a, b)
+	}
+}
+
+// TestNoSpinning: whatever becomes of what a device made, it makes another one when there was as much work again, not before.
+func TestNoSpinning(t *testing.T) {
+	all := several(t, "b")
+	a := all[0]
+	a.fill("two")
+	promiseAll(all...)
+	before := len(a.n.repl.Checkpoints())
+	idle := func() int {
+		for range 10 {
+			a.steps()
+			for _, cp := range a.n.repl.Checkpoints() {
+				a.outdated[cp.ID] = !cp.Complete() // as if it could never have what the others begin from
+			}
+		}
+		return len(a.n.repl.Checkpoints()) - before
+	}
+	if made := idle(); made != 1 {
+		t.Errorf("%d checkpoints without work", made)
+	}
+	a.fill("three")
+	a.fill("four")
+	if made := idle(); made != 2 {
+		t.Errorf("%d checkpoints after as much work again", made)
+	}
+}

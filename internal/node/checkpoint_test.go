@@ -53,10 +53,15 @@ func (m byHand) joinByHand(name string) byHand {
 func (m byHand) fill(name string) {
 	m.t.Helper()
 	for i := range 20 {
-		err := (files{v: m.n.vol}).Put(m.t.Context(), fmt.Sprint(name, i), control.PutOptions{Mode: 0o600}, strings.NewReader(name))
-		if err != nil {
-			m.t.Fatal(err)
-		}
+		m.put(fmt.Sprint(name, i))
+	}
+}
+
+func (m byHand) put(name string) {
+	m.t.Helper()
+	err := (files{v: m.n.vol}).Put(m.t.Context(), name, control.PutOptions{Mode: 0o600}, strings.NewReader(name))
+	if err != nil {
+		m.t.Fatal(err)
 	}
 }
 
