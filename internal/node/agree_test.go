@@ -366,3 +366,38 @@ func TestNoSpinning(t *testing.T) {
 		t.Errorf("%d checkpoints after as much work again", made)
 	}
 }
+
+// TestReturnLacksExport: a power cut, while a device began anew, took chunks of the export that it had fetched. It fetches them again.
+func TestReturnLacksExport(t *testing.T) {
+	all := several(t, "w")
+	a, w := all[0], all[1]
+	w.full()
+	a.close()
+	w.fill("away")
+	w.close()
+	a = a.reopen()
+	for i := range 6 {
+		a.fill(fmt.Sprint("alone", i, "-"))
+		a.silence(w.n.repl.Self(), true)
+		a.steps()
+	}
+	w = w.reopen(a)
+	until(t, "the others having gone on", w.n.behind.Load)
+	cp := w.n.newestComplete()
+	if here, err := w.n.isHere(t.Context(), cp.Version); err != nil || here {
+		t.Fatalf("the export is here: %v, %v", here, err)
+	}
+	back, err := w.n.repl.Return()
+	if err == nil {
+		err = w.n.note(&beginning{Checkpoint: cp.ID, Return: back, Phase: joining})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.close()
+	w = w.reopen(a)
+	if w.n.behind.Load() {
+		t.Error("still behind")
+	}
+	alike(a, w)
+}

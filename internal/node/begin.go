@@ -284,6 +284,9 @@ func (n *Node) prepare() (*beginning, error) {
 		if b.Return, err = n.repl.Return(); err != nil {
 			return err
 		}
+		if err := n.bring(ctx, cp.Version); err != nil { // a crash later on may have it imported again
+			return err
+		}
 		return n.importTree(ctx, kv.Moved(n.state, 't', nextTree), cp)
 	})
 	if err != nil {
@@ -307,10 +310,27 @@ func (n *Node) resume(b *beginning) error {
 	if cp == nil {
 		return fmt.Errorf("begin anew: checkpoint %s is not known", short(b.Checkpoint))
 	}
-	if err := n.importTree(n.ctx, kv.Moved(n.state, 't', nextTree), cp); err != nil {
+	err := n.repl.BeginAt(b.Checkpoint) // may have been broken off
+	if err == nil {
+		err = n.meet(func(ctx context.Context) error { return n.importAgain(ctx, b, cp) })
+	}
+	if err != nil {
 		return fmt.Errorf("begin anew: %w", err)
 	}
 	return n.rejoin(b)
+}
+
+// importAgain imports a checkpoint that was here; what was lost of it since is fetched.
+func (n *Node) importAgain(ctx context.Context, b *beginning, cp *replica.Checkpoint) error {
+	next := kv.Moved(n.state, 't', nextTree)
+	err := n.importTree(ctx, next, cp)
+	if !errors.Is(err, replica.ErrUnavailable) {
+		return err
+	}
+	if err := errors.Join(n.catchUp(ctx, b.Return), kv.Clear(n.state, nextTree)); err != nil {
+		return err
+	}
+	return n.importTree(ctx, next, cp)
 }
 
 func (n *Node) checkpoint(id replica.Hash) *replica.Checkpoint {
