@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -75,6 +76,9 @@ func (n *Node) note(b *beginning) error {
 
 // begin brings the state of a member to where its volume can be opened.
 func (n *Node) begin() error {
+	if err := os.RemoveAll(n.dir.join(scratchName)); err != nil { // of a node that was killed
+		n.log.Warn("cannot take away what is left of a tree made anew", "error", err)
+	}
 	left, err := n.loadBeginning()
 	if err != nil {
 		return fmt.Errorf("begin from a checkpoint: %w", err)

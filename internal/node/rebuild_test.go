@@ -146,3 +146,19 @@ func TestRebuildLeavesRoom(t *testing.T) {
 		})
 	}
 }
+
+// TestScratchOfKilled: what a node left that was killed while it made a tree anew is gone with the next start.
+func TestScratchOfKilled(t *testing.T) {
+	cfg := testConfig(t, filepath.Join(t.TempDir(), "data"))
+	if _, err := Create(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(cfg.Dir, scratchName)
+	if err := errors.Join(os.Mkdir(left, 0o700), os.WriteFile(filepath.Join(left, "000001.sst"), []byte("left"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	mustOpen(t, cfg)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is still there: %v", err)
+	}
+}
