@@ -29,9 +29,9 @@ func (c *checkpointer) isDue(list []replica.Checkpoint) bool {
 
 // hopeless reports whether a checkpoint that is not complete cannot be expected to become so.
 func (c *checkpointer) hopeless(cp *replica.Checkpoint, list []replica.Checkpoint, active []replica.DeviceID) bool {
-	// It does not continue the newest one, of which its maker had not heard. Or somebody has come, and nobody who knows of that endorses it.
+	// It does not continue the newest one, of which its maker had not heard, or its export cannot be had. Or somebody has come, and nobody who knows of that endorses it.
 	// Or who made or endorsed it began anew since, without what it may be made of.
-	if c.outdated[cp.ID] || !c.agrees(cp.Active) || len(cp.GaveUp) > 0 {
+	if c.vain[cp.ID] || !c.agrees(cp.Active) || len(cp.GaveUp) > 0 {
 		return true
 	}
 	ends := c.n.repl.CheckpointSeen(cp.ID)

@@ -183,6 +183,31 @@ func TestExportLost(t *testing.T) {
 	}
 }
 
+// TestExportSealedOtherwise: the export is lost with its maker, and who could endorse the checkpoint seals in another epoch by now.
+func TestExportSealedOtherwise(t *testing.T) {
+	all := several(t, "w")
+	a, w := all[0], all[1]
+	a.full()
+	w.fill("two")
+	promiseAll(a, w)
+	cp := w.makes()
+	alike(a, w)
+	w.close()
+	if err := a.n.repl.Revoke(w.n.repl.Self(), "lost"); err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; len(a.n.newestComplete().Active) != 1; i++ {
+		if i == 15 {
+			t.Fatal("no checkpoint without the one that is lost")
+		}
+		a.fill(fmt.Sprint("alone", i, "-"))
+		_ = a.step(t.Context()) // says that the export cannot be had
+	}
+	if got := a.n.checkpoint(cp.ID); got == nil || got.Complete() {
+		t.Error("endorsed without its export")
+	}
+}
+
 // TestMakerLost: what a checkpoint is made of is lost with its maker, before all of it was anywhere else. Once that one is out,
 // or forgotten, the others go on.
 func TestMakerLost(t *testing.T) {
@@ -352,7 +377,7 @@ func TestNoSpinning(t *testing.T) {
 		for range 10 {
 			a.steps()
 			for _, cp := range a.n.repl.Checkpoints() {
-				a.outdated[cp.ID] = !cp.Complete() // as if it could never have what the others begin from
+				a.vain[cp.ID] = !cp.Complete() // as if it could never have what the others begin from
 			}
 		}
 		return len(a.n.repl.Checkpoints()) - before

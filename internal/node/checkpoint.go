@@ -47,7 +47,7 @@ type checkpointer struct {
 	presence  *presence
 	due       int                              // ticks since there should be a checkpoint
 	differing map[replica.Hash]bool            // made anew here, they came out differently
-	outdated  map[replica.Hash]bool            // those of them that do not continue the newest one
+	vain      map[replica.Hash]bool            // those that do not continue the newest one, or whose export cannot be had
 	folded    map[replica.Hash]namespace.Point // what those were folded to that came out the same
 	settled   replica.Hash                     // in this run
 }
@@ -55,7 +55,7 @@ type checkpointer struct {
 func newCheckpointer(n *Node, p *presence) *checkpointer {
 	return &checkpointer{
 		n: n, cfg: n.cfg.Checkpoints, presence: p,
-		differing: map[replica.Hash]bool{}, outdated: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{},
+		differing: map[replica.Hash]bool{}, vain: map[replica.Hash]bool{}, folded: map[replica.Hash]namespace.Point{},
 	}
 }
 
@@ -294,7 +294,7 @@ func (c *checkpointer) judge(ctx context.Context, cp *replica.Checkpoint, list [
 	c.differing[cp.ID] = true
 	if tree.base != cp.Base {
 		// What came of the base is folded at least as far as that, so it may show. The logs before this one may be gone.
-		c.outdated[cp.ID] = true
+		c.vain[cp.ID] = true
 		c.n.log.Info("did not endorse a checkpoint: it does not continue the newest one", "checkpoint", short(cp.ID), "newest", short(tree.base))
 		return false, nil
 	}
@@ -306,7 +306,12 @@ func (c *checkpointer) judge(ctx context.Context, cp *replica.Checkpoint, list [
 
 // sign endorses a checkpoint. Sealing the same in the same epoch gives the same chunks, so judging it has stored them, as a rule.
 func (c *checkpointer) sign(ctx context.Context, cp *replica.Checkpoint) error {
-	if err := c.n.bring(ctx, cp.Version); err != nil {
+	err := c.n.bring(ctx, cp.Version)
+	if errors.Is(err, replica.ErrUnavailable) { // sealed in another epoch, and lost with the maker, or not here yet
+		c.vain[cp.ID] = true
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.n.repl.Endorse(cp.ID); err != nil {
