@@ -35,7 +35,7 @@ type Checkpoint struct {
 	Active, Endorsed []DeviceID
 	// GaveUp are those who endorsed it and said since that they are back: they began anew from another one.
 	GaveUp []DeviceID
-	Clock            uint64 // the greatest counter of an op up to the vector
+	Clock  uint64 // the greatest counter of an op up to the vector
 	// Version is where the export is, Digest its BLAKE3-256.
 	Version chunk.Version
 	Digest  [32]byte
@@ -49,7 +49,7 @@ type checkpointState struct {
 	entry    *entry
 	endorsed map[DeviceID]bool
 	gaveUp   map[DeviceID]bool // those of them who said since that they are back
-	vouched  bool // a device in good standing made or endorsed it
+	vouched  bool              // a device in good standing made or endorsed it
 }
 
 func (s *checkpointState) body() *replicapb.Checkpoint { return s.entry.what.GetCheckpoint() }
