@@ -314,6 +314,7 @@ func (c *checkpointer) sign(ctx context.Context, cp *replica.Checkpoint) error {
 	if err != nil {
 		return err
 	}
+	delete(c.vain, cp.ID)
 	if err := c.n.repl.Endorse(cp.ID); err != nil {
 		return err
 	}
