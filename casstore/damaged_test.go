@@ -7,7 +7,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
@@ -163,15 +162,10 @@ func TestOpenIndexManifestFails(t *testing.T) {
 // TestIndexDamagedWhereRecoveryLooks: an Open that has to enter chunks, as after a crash, and finds the index damaged makes it anew.
 func TestIndexDamagedWhereRecoveryLooks(t *testing.T) {
 	disk, _ := filled(t, 300)
+	if err := setMeta(disk, meta{}.encode()); err != nil {
+		t.Fatal(err)
+	}
 	flipTables(t, disk)
-	s := mustOpen(t, kinds[0], disk).(*Store)
-	if err := s.idx.db.Set(metaKey, meta{}.encode(), pebble.NoSync); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(s.idx.flush(), s.release()); err != nil {
-		t.Fatal(err)
-	}
-	s.closed = true
 	calls, failing := 0, errors.New("not now")
 	cfg := Config{Dir: "store", FS: disk, Rebuilding: func() error { calls++; return failing }}
 	if _, err := Open(cfg); !errors.Is(err, failing) {
