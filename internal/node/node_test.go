@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,16 +21,33 @@ import (
 func testConfig(t *testing.T, dir string) Config {
 	return Config{
 		Dir: dir, Listen: "127.0.0.1:0", Name: "tester", Version: "test",
-		Logger:     hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: testWriter{t}}),
+		Logger:     hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: newTestWriter(t)}),
 		Passphrase: func(bool) ([]byte, error) { return nil, nil },
 	}
 }
 
-// testWriter shows log lines with the test that they belong to.
-type testWriter struct{ t *testing.T }
+// testWriter shows log lines with the test that they belong to. A state that has broken may log something when its test is over.
+type testWriter struct {
+	mu sync.Mutex
+	t  *testing.T // nil: it is over
+}
 
-func (w testWriter) Write(p []byte) (int, error) {
-	w.t.Logf("%s", bytes.TrimRight(p, "\n"))
+func newTestWriter(t *testing.T) *testWriter {
+	w := &testWriter{t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.t = nil
+	})
+	return w
+}
+
+func (w *testWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.t != nil {
+		w.t.Logf("%s", bytes.TrimRight(p, "\n"))
+	}
 	return len(p), nil
 }
 
