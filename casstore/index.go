@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -219,7 +218,7 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 		},
 	}
 	var err error
-	if x.db, err = openDB(dir, opts); err != nil {
+	if x.db, err = writefs.Open(dir, opts); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
 	x.opened.Store(true)
@@ -227,19 +226,6 @@ func openIndex(fs vfs.FS, dir string, log hclog.Logger) (*index, error) {
 		return nil, errors.Join(err, x.db.Close())
 	}
 	return x, nil
-}
-
-// openDB opens the database. What pebble takes for fatal is an error here too; pebble has given its lock back then.
-func openDB(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
-	defer func() {
-		if fatal := recover(); fatal != nil {
-			var ok bool
-			if err, ok = fatal.(error); !ok || errors.As(err, new(runtime.Error)) {
-				panic(fatal)
-			}
-		}
-	}()
-	return pebble.Open(dir, opts)
 }
 
 // merged notes how a compaction ended. One that fails for good is tried for ever, and tables that cannot be merged pile up.
@@ -539,14 +525,9 @@ func (l indexLogger) Errorf(f string, args ...any) {
 // Fatalf is called when the index cannot go on, as after a write of its manifest that failed; pebble requires that it does
 // not return.
 func (l indexLogger) Fatalf(f string, args ...any) {
-	err := fmt.Errorf(f, args...)
-	for _, a := range args {
-		if cause, ok := a.(error); ok { // errors.Is shall find it
-			err = cause
-		}
-	}
+	err := writefs.Fatal(f, args...)
 	if !l.x.opened.Load() {
-		panic(err) // which openDB recovers
+		panic(err) // which writefs.Open recovers
 	}
 	l.log.Error("chunk index cannot go on", "error", err)
 	l.x.fail(err)

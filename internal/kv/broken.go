@@ -85,14 +85,9 @@ func (l watchedLogger) Errorf(format string, args ...any) {
 
 // Fatalf implements pebble.Logger. Pebble requires that it does not return.
 func (l watchedLogger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
-	for _, a := range args {
-		if cause, ok := a.(error); ok { // errors.Is shall find it
-			err = cause
-		}
-	}
+	err := writefs.Fatal(format, args...)
 	if _ = l.p.failed(err); l.p.Err() != nil {
 		l.p.park(err)
 	}
-	panic(err) // which open recovers
+	panic(err) // which writefs.Open recovers
 }

@@ -3,7 +3,6 @@ package kv
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -121,28 +120,13 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 		BackgroundError: func(error) { time.Sleep(tryPause) },
 	}
 	var err error
-	if p.db, err = open(cfg.Dir, opts); err != nil {
+	if p.db, err = writefs.Open(cfg.Dir, opts); err != nil {
 		return nil, fmt.Errorf("open state in %s: %w", cfg.Dir, err)
 	}
 	p.opened.Store(true)
 	p.tx = pebbleTx{p: p, writes: map[string][]byte{}}
 	go p.pourer()
 	return p, nil
-}
-
-// open opens the database. What pebble takes for fatal is an error here too; pebble has given the lock back then.
-func open(dir string, opts *pebble.Options) (db *pebble.DB, err error) {
-	defer func() {
-		fatal := recover()
-		if fatal == nil {
-			return
-		}
-		var ok bool
-		if err, ok = fatal.(error); !ok || errors.As(err, new(runtime.Error)) {
-			panic(fatal)
-		}
-	}()
-	return pebble.Open(dir, opts)
 }
 
 // Get implements Reader. The value may be kept.

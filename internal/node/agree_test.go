@@ -121,15 +121,22 @@ func (m byHand) files() uint64 {
 	return files
 }
 
+// makesBeside makes a checkpoint of what it and another did since the last one, which the other has and has not judged.
+func (m byHand) makesBeside(other byHand) replica.Checkpoint {
+	m.t.Helper()
+	other.full()
+	m.fill("two")
+	promiseAll(other, m)
+	cp := m.makes()
+	alike(other, m)
+	return cp
+}
+
 // TestExportAtEndorsers: whoever endorses a checkpoint has its export, so it is not lost with the maker.
 func TestExportAtEndorsers(t *testing.T) {
 	all := several(t, "w")
 	a, w := all[0], all[1]
-	a.full()
-	w.fill("two")
-	promiseAll(a, w)
-	cp := w.makes()
-	alike(a, w)
+	cp := w.makesBeside(a)
 	a.steps()
 	if got := a.n.newestComplete(); got == nil || got.ID != cp.ID {
 		t.Fatal("not complete")
@@ -159,11 +166,7 @@ func TestExportLost(t *testing.T) {
 				all := several(t, "w")
 				a, w = all[0], all[1]
 			}
-			a.full()
-			w.fill("two")
-			promiseAll(a, w)
-			cp := w.makes()
-			alike(a, w)
+			cp := w.makesBeside(a)
 			if err := a.n.repl.Endorse(cp.ID); err != nil { // as versions did that kept no export
 				t.Fatal(err)
 			}
@@ -187,11 +190,7 @@ func TestExportLost(t *testing.T) {
 func TestExportSealedOtherwise(t *testing.T) {
 	all := several(t, "w")
 	a, w := all[0], all[1]
-	a.full()
-	w.fill("two")
-	promiseAll(a, w)
-	cp := w.makes()
-	alike(a, w)
+	cp := w.makesBeside(a)
 	w.close()
 	if err := a.n.repl.Revoke(w.n.repl.Self(), "lost"); err != nil {
 		t.Fatal(err)

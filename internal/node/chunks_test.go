@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/rand"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -45,20 +44,7 @@ func TestChunksWithDamagedIndex(t *testing.T) {
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tables, err := filepath.Glob(filepath.Join(dir, "index", "*.sst"))
-	if err != nil || len(tables) == 0 {
-		t.Fatal(tables, err)
-	}
-	for _, name := range tables {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw[len(raw)/2] ^= 0x40
-		if err := os.WriteFile(name, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	flip(t, filepath.Join(dir, "index", "*.sst"))
 	store = open()
 	c := &chunks{store: store, peers: has, recent: &recent{}, log: hclog.NewNullLogger()}
 	fetched := 0

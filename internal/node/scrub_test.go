@@ -155,25 +155,6 @@ func TestEndDuringScrub(t *testing.T) {
 	}
 }
 
-// flipIndexTables changes a bit in the middle of each table of the index of chunks.
-func flipIndexTables(t *testing.T, dir string) {
-	t.Helper()
-	tables, err := filepath.Glob(filepath.Join(dir, chunksName, "index", "*.sst"))
-	if err != nil || len(tables) == 0 {
-		t.Fatal(tables, err)
-	}
-	for _, name := range tables {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw[len(raw)/2] ^= 1
-		if err := os.WriteFile(name, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestScrubWithDamagedIndex: a scrub that starts the node makes the index anew before it verifies all chunks; one on a node that runs says
 // that the next start does, and verifies the rest. The scrub after that finds nothing.
 func TestScrubWithDamagedIndex(t *testing.T) {
@@ -198,7 +179,7 @@ func TestScrubWithDamagedIndex(t *testing.T) {
 			if err := os.CopyFS(c.Dir, os.DirFS(dir)); err != nil {
 				t.Fatal(err)
 			}
-			flipIndexTables(t, c.Dir)
+			flip(t, filepath.Join(c.Dir, chunksName, "index", "*.sst"))
 			for start := range 3 {
 				n := mustOpen(t, c)
 				rep, err := controlNode{n: n}.Scrub(t.Context(), func(control.ScrubProgress) {})
@@ -216,5 +197,24 @@ func TestScrubWithDamagedIndex(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// flip changes a bit in the middle of each file of a pattern, of which there must be one.
+func flip(t *testing.T, pattern string) {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw[len(raw)/2] ^= 1
+		if err := os.WriteFile(name, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

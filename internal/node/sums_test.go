@@ -1,7 +1,6 @@
 package node
 
 import (
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -24,20 +23,7 @@ func TestSumsOutliveAFailedStart(t *testing.T) {
 	if _, err := Open(t.Context(), wrong); fail.KindOf(err) != fail.Key {
 		t.Fatalf("with the wrong passphrase: %v", err)
 	}
-	logs, err := filepath.Glob(filepath.Join(dir, stateName, "*.log"))
-	if err != nil || len(logs) == 0 {
-		t.Fatal(logs, err)
-	}
-	for _, name := range logs {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		raw[len(raw)/2] ^= 1
-		if err := os.WriteFile(name, raw, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	flip(t, filepath.Join(dir, stateName, "*.log"))
 	n, err := Open(t.Context(), cfg)
 	if err == nil {
 		_ = n.Close()

@@ -1,5 +1,5 @@
 // Package writefs has somebody hear of every write to a file system that fails, and say what becomes of it; a Breakage lets those
-// go on who wait for what will not happen any more.
+// go on who wait for what will not happen any more, also where pebble would end the process.
 package writefs
 
 import (
